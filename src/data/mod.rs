@@ -1,0 +1,4 @@
+//! From text to batches of token ids.
+
+mod batch;
+pub use batch::Batch;
