@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// Everything that can go wrong in the library. The binary adds context with `anyhow`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // the fields are what the message says
 pub enum Error {
     /// A tensor whose shape does not fit the operation.
     #[error("{op}: `{argument}` has shape {got}, expected {expected}")]

@@ -1,0 +1,30 @@
+//! The operations, one file each: the formula, forward, backward, the reference in plain loops, the fast version, and tests.
+
+pub mod add;
+pub mod linear;
+pub mod rmsnorm;
+pub mod split;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use crate::tensor::{Shape, Tensor};
+use crate::{Error, Result};
+
+/// The inputs of an operation, which has a fixed number of them.
+pub(crate) fn inputs<'a, const N: usize>(op: &'static str, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; N]> {
+    inputs.try_into().map_err(|_| Error::Internal(format!("{op} takes {N} inputs, not {}", inputs.len())))
+}
+
+/// An error unless `tensor` has exactly this shape.
+pub(crate) fn expect_shape(op: &'static str, argument: &'static str, tensor: &Tensor, expected: &Shape) -> Result<()> {
+    if tensor.shape() == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { op, argument, expected: expected.to_string(), got: tensor.shape().to_string() })
+}
+
+/// An error that says in words which shape was expected.
+pub(crate) fn shape_error(op: &'static str, argument: &'static str, tensor: &Tensor, expected: impl Into<String>) -> Error {
+    Error::Shape { op, argument, expected: expected.into(), got: tensor.shape().to_string() }
+}

@@ -1,0 +1,220 @@
+//! Parameters in one flat buffer, their gradients in another of the same layout.
+//!
+//! One optimizer pass, one norm, one write to disk. Neighbours (q, k and v; gate and up; all experts) are registered together,
+//! so that one matrix product serves them; their public names are windows of the same memory.
+
+use std::sync::Arc;
+
+use crate::tensor::{Buffer, DType, Element, Shape, Tensor};
+use crate::{Error, Result};
+
+/// One named parameter.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The public name, as in a weights file.
+    pub name: String,
+    /// Its extents.
+    pub shape: Shape,
+    /// Its first element in the flat buffer.
+    pub offset: usize,
+}
+
+impl Entry {
+    /// Its elements in the flat buffer.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.shape.elements()
+    }
+}
+
+/// A window of the flat buffer that the model computes with: one parameter, or several neighbours as one.
+#[derive(Debug, Clone)]
+pub struct Param {
+    offset: usize,
+    shape: Shape,
+}
+
+impl Param {
+    /// Its first element in the flat buffer.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Its extents.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+/// Collects names and shapes, in the order in which they lie in the buffer.
+#[derive(Debug, Default, Clone)]
+pub struct Layout {
+    entries: Vec<Entry>,
+    len: usize,
+}
+
+impl Layout {
+    /// Adds one parameter.
+    pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Param {
+        let (shape, offset) = (shape.into(), self.len);
+        self.len += shape.elements();
+        self.entries.push(Entry { name: name.into(), shape: shape.clone(), offset });
+        Param { offset, shape }
+    }
+
+    /// Adds neighbours that are used as one matrix: `parts` are names and row counts, all of `cols` columns.
+    pub fn add_fused(&mut self, parts: &[(String, usize)], cols: usize) -> Param {
+        let offset = self.len;
+        let rows = parts.iter().map(|(name, rows)| {
+            self.add(name, [*rows, cols]);
+            rows
+        });
+        let rows = rows.sum();
+        Param { offset, shape: [rows, cols].into() }
+    }
+
+    /// Elements so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The parameters in the order of the buffer.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The parameter of a public name.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+/// Named parameters and their values.
+#[derive(Debug)]
+pub struct Params {
+    layout: Layout,
+    values: Arc<Buffer>,
+}
+
+impl Params {
+    /// All zero.
+    pub fn zeros(layout: Layout, dtype: DType) -> Self {
+        let values = Arc::new(Buffer::zeros(dtype, layout.len()));
+        Self { layout, values }
+    }
+
+    /// Names, shapes, places.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The type of the values.
+    pub fn dtype(&self) -> DType {
+        self.values.dtype()
+    }
+
+    /// The values of a window, shared, not copied.
+    pub fn tensor(&self, param: &Param) -> Tensor {
+        Tensor::window(self.values.clone(), param.offset, param.shape.clone())
+    }
+
+    /// The values under a public name, shared.
+    pub fn get(&self, name: &str) -> Option<Tensor> {
+        let entry = self.layout.find(name)?;
+        Some(Tensor::window(self.values.clone(), entry.offset, entry.shape.clone()))
+    }
+
+    /// All values in the order of the layout.
+    pub fn flat<E: Element>(&self) -> Result<&[E]> {
+        E::slice(&self.values).ok_or_else(|| wrong_dtype(E::DTYPE, self.values.dtype()))
+    }
+
+    /// All values, to write. An error while any tensor (a tape that was not walked back) still shares them.
+    pub fn flat_mut<E: Element>(&mut self) -> Result<&mut [E]> {
+        let dtype = self.values.dtype();
+        let buffer = Arc::get_mut(&mut self.values)
+            .ok_or_else(|| Error::Internal("parameters are written while a tensor still shares them".into()))?;
+        E::slice_mut(buffer).ok_or_else(|| wrong_dtype(E::DTYPE, dtype))
+    }
+
+    /// The same values in f64, for checks.
+    pub fn to_f64(&self) -> Result<Self> {
+        let values: Vec<f64> = self.flat::<f32>()?.iter().map(|&x| f64::from(x)).collect();
+        Ok(Self { layout: self.layout.clone(), values: Arc::new(Buffer::F64(values.into())) })
+    }
+}
+
+/// The gradients of all parameters, in the same layout.
+#[derive(Debug)]
+pub struct Gradients {
+    buffer: Buffer,
+    entries: Vec<Entry>,
+    reached: Vec<bool>,
+}
+
+impl Gradients {
+    /// Zeros for every parameter.
+    pub fn zeros(params: &Params) -> Self {
+        let entries = params.layout.entries.clone();
+        Self { buffer: Buffer::zeros(params.dtype(), params.layout.len()), reached: vec![false; entries.len()], entries }
+    }
+
+    /// For a tape without parameters.
+    pub fn none() -> Self {
+        Self { buffer: Buffer::zeros(DType::F32, 0), entries: Vec::new(), reached: Vec::new() }
+    }
+
+    /// All gradients in the order of the layout.
+    pub fn flat<E: Element>(&self) -> Result<&[E]> {
+        E::slice(&self.buffer).ok_or_else(|| wrong_dtype(E::DTYPE, self.buffer.dtype()))
+    }
+
+    /// All gradients, to write.
+    pub fn flat_mut<E: Element>(&mut self) -> Result<&mut [E]> {
+        let dtype = self.buffer.dtype();
+        E::slice_mut(&mut self.buffer).ok_or_else(|| wrong_dtype(E::DTYPE, dtype))
+    }
+
+    /// Sets all to zero, and forgets which were reached.
+    pub fn clear(&mut self) {
+        match &mut self.buffer {
+            Buffer::F32(data) => data.fill(0.0),
+            Buffer::F64(data) => data.fill(0.0),
+            Buffer::I32(data) => data.fill(0),
+        }
+        self.reached.fill(false);
+    }
+
+    /// Whether the range belongs to these parameters.
+    pub(crate) fn is_trainable(&self, offset: usize, len: usize) -> bool {
+        self.entries.last().is_some_and(|last| offset + len <= last.range().end)
+    }
+
+    /// A range to accumulate into; its parameters count as reached.
+    pub(crate) fn range_mut<E: Element>(&mut self, offset: usize, len: usize) -> Result<&mut [E]> {
+        let first = self.entries.partition_point(|entry| entry.range().end <= offset);
+        for (entry, reached) in self.entries.iter().zip(&mut self.reached).skip(first) {
+            if entry.offset >= offset + len {
+                break;
+            }
+            *reached = true;
+        }
+        Ok(&mut self.flat_mut::<E>()?[offset..offset + len])
+    }
+
+    /// An error that names a parameter that no backward pass has reached since the last [`Gradients::clear`].
+    pub fn expect_all_reached(&self) -> Result<()> {
+        match self.entries.iter().zip(&self.reached).find(|(_, reached)| !**reached) {
+            Some((entry, _)) => Err(Error::Internal(format!("no gradient reached the parameter {}", entry.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wrong_dtype(expected: DType, got: DType) -> Error {
+    Error::DType { op: "params", argument: "values", expected: expected.to_string(), got: got.to_string() }
+}
