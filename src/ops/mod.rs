@@ -1,9 +1,14 @@
 //! The operations, one file each: the formula, forward, backward, the reference in plain loops, the fast version, and tests.
 
+pub mod adamw;
 pub mod add;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
 pub mod linear;
 pub mod rmsnorm;
 pub mod split;
+pub mod weighted_sum;
 
 #[cfg(test)]
 pub(crate) mod testing;

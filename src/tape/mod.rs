@@ -12,7 +12,7 @@ pub use gradcheck::{GradientCheck, check_gradients};
 pub use sink::Sink;
 
 use crate::params::{Gradients, Param, Params};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 
 /// A differentiable operation.
@@ -64,8 +64,8 @@ impl Var {
         self.value.dims()
     }
 
-    /// The same value under another shape; the gradient is reshaped on its way back by its consumer's element order.
-    pub fn reshape(&self, shape: impl Into<crate::tensor::Shape>) -> Result<Self> {
+    /// The same value under another shape; its gradient comes back under its own.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         Ok(Self { value: self.value.reshape(shape)?, source: self.source })
     }
 }
@@ -119,7 +119,8 @@ pub enum Checks {
 /// Made by [`Tape::recording`] for training, or by [`Tape::inference`], which computes the same values and keeps nothing.
 pub struct Tape {
     nodes: Option<Vec<Node>>,
-    slots: usize,
+    /// The shape of each slot's value, which its gradient takes.
+    slots: Vec<Shape>,
     checks: Checks,
     place: String,
 }
@@ -127,7 +128,7 @@ pub struct Tape {
 impl Tape {
     /// A tape that records.
     pub fn recording() -> Self {
-        Self { nodes: Some(Vec::new()), slots: 0, checks: Checks::Off, place: String::new() }
+        Self { nodes: Some(Vec::new()), slots: Vec::new(), checks: Checks::Off, place: String::new() }
     }
 
     /// A tape that records nothing: for generation and evaluation.
@@ -158,8 +159,8 @@ impl Tape {
 
     /// An input whose gradient is asked for: [`Backward::input`] returns it.
     pub fn input(&mut self, value: Tensor) -> Var {
-        self.slots += 1;
-        Var { value, source: Source::Slot(self.slots - 1) }
+        self.slots.push(value.shape().clone());
+        Var { value, source: Source::Slot(self.slots.len() - 1) }
     }
 
     /// Does an operation with one output.
@@ -183,8 +184,8 @@ impl Tape {
         let Some(nodes) = &mut self.nodes else {
             return Ok(outputs.into_iter().map(Var::constant).collect());
         };
-        let first_output = self.slots;
-        self.slots += outputs.len();
+        let first_output = self.slots.len();
+        self.slots.extend(outputs.iter().map(|output| output.shape().clone()));
         nodes.push(Node {
             op: Box::new(op),
             saved: Box::new(saved),
@@ -202,7 +203,7 @@ impl Tape {
     pub fn backward(self, root: &Var, seed: f64, gradients: &mut Gradients) -> Result<Backward> {
         let checks = self.checks;
         let nodes = self.nodes.ok_or_else(|| Error::Internal("backward on a tape that does not record".into()))?;
-        let mut slots: Vec<Option<Tensor>> = vec![None; self.slots];
+        let mut slots: Vec<Option<Tensor>> = vec![None; self.slots.len()];
         if root.value.shape().elements() != 1 {
             let got = root.value.shape().to_string();
             return Err(Error::Shape { op: "backward", argument: "root", expected: "one element".into(), got });
@@ -212,7 +213,10 @@ impl Tape {
         }
         for node in nodes.into_iter().rev() {
             let outputs = node.first_output..node.first_output + node.outputs;
-            let output_grads: Vec<_> = slots[outputs].iter_mut().map(Option::take).collect();
+            let shaped = |slot: usize, slots: &mut Vec<Option<Tensor>>| {
+                slots[slot].take().map(|grad| grad.reshape(&self.slots[slot])).transpose()
+            };
+            let output_grads: Vec<_> = outputs.map(|slot| shaped(slot, &mut slots)).collect::<Result<_>>()?;
             if output_grads.iter().all(Option::is_none) {
                 continue;
             }
@@ -228,7 +232,8 @@ impl Tape {
                 }
             }
         }
-        Ok(Backward { slots })
+        let shaped = slots.into_iter().zip(&self.slots).map(|(grad, shape)| grad.map(|grad| grad.reshape(shape)).transpose());
+        Ok(Backward { slots: shaped.collect::<Result<_>>()? })
     }
 }
 
