@@ -1,1 +1,3 @@
 //! The trainer: loop, optimizer, schedules, checkpoints, metrics.
+
+pub mod schedule;
