@@ -1,3 +1,4 @@
 //! The trainer: loop, optimizer, schedules, checkpoints, metrics.
 
+pub mod checkpoint;
 pub mod schedule;
