@@ -1,6 +1,6 @@
 //! File operations that survive a crash when done in the right order: write, sync, rename, sync the directory.
 //!
-//! Each passes a failpoint (see [`faults`](super::faults)), so that a test can stop the process between any two of them.
+//! Each passes a failpoint (`faults.rs`), so that a test can stop the process between any two of them.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
