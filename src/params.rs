@@ -43,6 +43,11 @@ impl Param {
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
+
+    /// The same elements under another shape of as many elements.
+    pub(crate) fn reshaped(self, shape: impl Into<Shape>) -> Self {
+        Self { shape: shape.into(), ..self }
+    }
 }
 
 /// Collects names and shapes, in the order in which they lie in the buffer.

@@ -1,0 +1,319 @@
+//! `config.json`: MiniMind's own form and that of the public transformers library.
+//!
+//! A dense MiniMind-2 is written as a Llama and MiniMind-3 as a Qwen3 or Qwen3-MoE, so that the library loads a run with no
+//! conversion; what it has no class for (experts of MiniMind-2, MiniMind's YaRN) keeps MiniMind's own form. A setting that would
+//! change the model and is not supported is an error, never ignored.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::model::{Family, ModelConfig, MoeConfig};
+use crate::ops::gated::Activation;
+use crate::ops::moe::{AuxLoss, WeightRule};
+use crate::ops::rope::{RopeScaling, Yarn};
+use crate::{Error, Result};
+
+/// Reads a configuration. `tensors` are the names in the weights file, which tell MiniMind's generations apart where the
+/// fields do not.
+pub fn read_config(path: impl AsRef<Path>, tensors: &[String]) -> Result<ModelConfig> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
+    let Value::Object(fields) = value else {
+        return Err(Error::format(path, "not a JSON object"));
+    };
+    let config = Fields { path, fields }.read(tensors)?;
+    config.validate().map_err(|e| Error::format(path, e.to_string()))?;
+    Ok(config)
+}
+
+/// The fields of one file.
+struct Fields<'a> {
+    path: &'a Path,
+    fields: Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn error(&self, message: impl Into<String>) -> Error {
+        Error::format(self.path, message)
+    }
+
+    /// The value under a name; `null` counts as absent.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    fn optional<T>(&self, name: &str, kind: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+        self.get(name).map(|value| read(value).ok_or_else(|| self.error(format!("`{name}` is {value}, expected {kind}")))).transpose()
+    }
+
+    fn usize(&self, name: &str) -> Result<Option<usize>> {
+        self.optional(name, "a whole number", |v| v.as_u64().and_then(|x| usize::try_from(x).ok()))
+    }
+
+    fn f64(&self, name: &str) -> Result<Option<f64>> {
+        self.optional(name, "a number", Value::as_f64)
+    }
+
+    fn bool(&self, name: &str) -> Result<Option<bool>> {
+        self.optional(name, "true or false", |v| v.as_bool().or_else(|| v.as_u64().map(|x| x != 0)))
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&str>> {
+        self.get(name).map(|v| v.as_str().ok_or_else(|| self.error(format!("`{name}` is {v}, expected text")))).transpose()
+    }
+
+    fn required<T>(&self, name: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.error(format!("`{name}` is missing")))
+    }
+
+    /// A token id; of a list of them (several end tokens), the first.
+    fn token(&self, name: &str) -> Result<Option<u32>> {
+        let first = |v: &Value| v.as_array().and_then(|ids| ids.first()).unwrap_or(v).as_u64().and_then(|x| u32::try_from(x).ok());
+        self.optional(name, "a token id", first)
+    }
+
+    fn read(&self, tensors: &[String]) -> Result<ModelConfig> {
+        let model_type = self.required("model_type", self.text("model_type")?)?;
+        let (family, own_form) = match model_type {
+            "minimind" => (self.generation(tensors), true),
+            "llama" => (Family::MiniMind2, false),
+            "qwen3" | "qwen3_moe" => (Family::MiniMind3, false),
+            other => {
+                let known = "minimind, llama, qwen3, qwen3_moe";
+                return Err(self.error(format!("models of the type `{other}` are not supported; supported are {known}")));
+            }
+        };
+        self.refuse_unsupported()?;
+        let hidden_size = self.required("hidden_size", self.usize("hidden_size")?)?;
+        let heads = self.required("num_attention_heads", self.usize("num_attention_heads")?)?;
+        let base = match family {
+            Family::MiniMind2 => ModelConfig::minimind2(hidden_size, 1, 1),
+            Family::MiniMind3 => ModelConfig::minimind3(hidden_size, 1, 1),
+        };
+        let max_position_embeddings = self.usize("max_position_embeddings")?.unwrap_or(base.max_position_embeddings);
+        let mut config = ModelConfig {
+            num_hidden_layers: self.required("num_hidden_layers", self.usize("num_hidden_layers")?)?,
+            num_attention_heads: heads,
+            num_key_value_heads: self.usize("num_key_value_heads")?.unwrap_or(heads),
+            head_dim: self.usize("head_dim")?.unwrap_or(hidden_size / heads.max(1)),
+            intermediate_size: self.usize("intermediate_size")?.unwrap_or(base.intermediate_size),
+            vocab_size: self.required("vocab_size", self.usize("vocab_size")?)?,
+            max_position_embeddings,
+            rope_theta: self.rope_theta(if own_form { 1e6 } else { 1e4 })?,
+            rope_scaling: self.rope_scaling(own_form)?,
+            rms_norm_eps: self.f64("rms_norm_eps")?.unwrap_or(base.rms_norm_eps),
+            hidden_act: match self.text("hidden_act")? {
+                None => Activation::Silu,
+                Some(name) => name.parse().map_err(|e: Error| self.error(e.to_string()))?,
+            },
+            tie_word_embeddings: self.bool("tie_word_embeddings")?.unwrap_or(own_form),
+            dropout: self.f64("dropout")?.unwrap_or(0.0),
+            bos_token_id: self.token("bos_token_id")?.or(base.bos_token_id.filter(|_| own_form)),
+            eos_token_id: self.token("eos_token_id")?.or(base.eos_token_id.filter(|_| own_form)),
+            pad_token_id: self.token("pad_token_id")?.or(base.pad_token_id.filter(|_| own_form)),
+            ..base
+        };
+        config.moe = match (family, own_form) {
+            (_, true) if !self.bool("use_moe")?.unwrap_or(false) => None,
+            (Family::MiniMind2, true) => Some(self.minimind2_experts(config.intermediate_size)?),
+            (Family::MiniMind3, _) if own_form || model_type == "qwen3_moe" => Some(self.qwen3_experts(config.intermediate_size)?),
+            _ => None,
+        };
+        Ok(config)
+    }
+
+    /// MiniMind-3 normalises q and k; its fields differ too.
+    fn generation(&self, tensors: &[String]) -> Family {
+        let third = match tensors.is_empty() {
+            false => tensors.iter().any(|name| name.ends_with("self_attn.q_norm.weight")),
+            true => self.get("n_routed_experts").is_none() && self.get("num_experts").is_some(),
+        };
+        if third { Family::MiniMind3 } else { Family::MiniMind2 }
+    }
+
+    fn refuse_unsupported(&self) -> Result<()> {
+        for name in ["attention_bias", "mlp_bias", "use_sliding_window"] {
+            if self.bool(name)? == Some(true) {
+                return Err(self.error(format!("`{name}` is true, which is not supported")));
+            }
+        }
+        if self.get("decoder_sparse_step").is_some_and(|step| step != 1)
+            || self.get("mlp_only_layers").and_then(Value::as_array).is_some_and(|layers| !layers.is_empty())
+        {
+            return Err(self.error("models whose layers are partly dense and partly experts are not supported"));
+        }
+        match self.text("scoring_func")? {
+            None | Some("softmax") => Ok(()),
+            Some(other) => Err(self.error(format!("`scoring_func` is `{other}`; softmax is supported"))),
+        }
+    }
+
+    /// The rotary base, at the top level or in `rope_parameters` (transformers 5).
+    fn rope_theta(&self, default: f64) -> Result<f64> {
+        let nested = self.get("rope_parameters").and_then(|p| p.get("rope_theta")).and_then(Value::as_f64);
+        Ok(self.f64("rope_theta")?.or(nested).unwrap_or(default))
+    }
+
+    fn rope_scaling(&self, own_form: bool) -> Result<RopeScaling> {
+        let Some(value) = self.get("rope_scaling").or_else(|| self.get("rope_parameters")) else {
+            return Ok(RopeScaling::Default);
+        };
+        let kind = value.get("rope_type").or_else(|| value.get("type")).and_then(Value::as_str).unwrap_or("default");
+        match kind {
+            "default" => return Ok(RopeScaling::Default),
+            "yarn" if own_form => {}
+            other => return Err(self.error(format!("rotary scaling of the type `{other}` is not supported for this model type"))),
+        }
+        if self.bool("inference_rope_scaling")? == Some(false) {
+            return Ok(RopeScaling::Default);
+        }
+        let number = |name: &str, default: f64| match value.get(name) {
+            None | Some(Value::Null) => Ok(default),
+            Some(v) => v.as_f64().ok_or_else(|| self.error(format!("`rope_scaling.{name}` is {v}, expected a number"))),
+        };
+        let attention_factor = value.get("attention_factor").filter(|v| !v.is_null());
+        let (fast, factor) = if attention_factor.is_some() { (32.0, 16.0) } else { (4.0, 4.0) };
+        let yarn = Yarn {
+            factor: number("factor", factor)?,
+            original_max_position_embeddings: number("original_max_position_embeddings", 2048.0)? as usize,
+            beta_fast: number("beta_fast", fast)?,
+            beta_slow: number("beta_slow", 1.0)?,
+            attention_factor: number("attention_factor", 1.0)?,
+        };
+        Ok(if attention_factor.is_some() { RopeScaling::Yarn(yarn) } else { RopeScaling::YarnLinearBeta(yarn) })
+    }
+
+    fn minimind2_experts(&self, intermediate_size: usize) -> Result<MoeConfig> {
+        let alpha = self.f64("aux_loss_alpha")?.unwrap_or(0.1);
+        let weight_rule = if self.bool("norm_topk_prob")?.unwrap_or(true) { WeightRule::NormalisedIfSeveral } else { WeightRule::Softmax };
+        Ok(MoeConfig {
+            num_experts: self.usize("n_routed_experts")?.unwrap_or(4),
+            num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(2),
+            num_shared_experts: self.usize("n_shared_experts")?.unwrap_or(1),
+            intermediate_size,
+            weight_rule,
+            aux_loss: match self.bool("seq_aux")?.unwrap_or(true) {
+                true => AuxLoss::Sequence { alpha },
+                false => AuxLoss::Token { alpha },
+            },
+        })
+    }
+
+    fn qwen3_experts(&self, intermediate_size: usize) -> Result<MoeConfig> {
+        let normalised = self.bool("norm_topk_prob")?.unwrap_or(self.text("model_type")? == Some("minimind"));
+        Ok(MoeConfig {
+            num_experts: self.usize("num_experts")?.unwrap_or(4),
+            num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(1),
+            num_shared_experts: 0,
+            intermediate_size: self.usize("moe_intermediate_size")?.unwrap_or(intermediate_size),
+            weight_rule: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
+            aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(5e-4) },
+        })
+    }
+}
+
+/// The configuration as JSON: a class of the transformers library where it has one, else MiniMind's own form.
+pub fn config_to_json(config: &ModelConfig) -> Value {
+    let mut json = json!({
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": config.hidden_act.name(),
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": rope_scaling_to_json(config.rope_scaling),
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "attention_bias": false,
+        "attention_dropout": config.dropout,
+        "dropout": config.dropout,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "torch_dtype": "float32",
+    });
+    let public = config.rope_scaling == RopeScaling::Default;
+    let (model_type, class) = match (config.family, &config.moe) {
+        (Family::MiniMind2, None) if public => ("llama", "LlamaForCausalLM"),
+        (Family::MiniMind3, None) if public => ("qwen3", "Qwen3ForCausalLM"),
+        (Family::MiniMind3, Some(_)) if public => ("qwen3_moe", "Qwen3MoeForCausalLM"),
+        _ => ("minimind", "MiniMindForCausalLM"),
+    };
+    json["model_type"] = model_type.into();
+    json["architectures"] = json!([class]);
+    if model_type == "llama" {
+        json["mlp_bias"] = false.into();
+    }
+    if model_type == "minimind" {
+        json["use_moe"] = config.moe.is_some().into();
+        json["inference_rope_scaling"] = (!public).into();
+    }
+    if let Some(moe) = &config.moe {
+        experts_to_json(&mut json, config.family, moe);
+    }
+    json
+}
+
+fn experts_to_json(json: &mut Value, family: Family, moe: &MoeConfig) {
+    let normalised = match moe.weight_rule {
+        WeightRule::Normalised => true,
+        WeightRule::NormalisedIfSeveral => moe.num_experts_per_tok > 1 || family == Family::MiniMind2,
+        WeightRule::Softmax => false,
+    };
+    json["norm_topk_prob"] = normalised.into();
+    json["num_experts_per_tok"] = moe.num_experts_per_tok.into();
+    match family {
+        Family::MiniMind2 => {
+            json["n_routed_experts"] = moe.num_experts.into();
+            json["n_shared_experts"] = moe.num_shared_experts.into();
+            json["scoring_func"] = "softmax".into();
+            json["seq_aux"] = (!matches!(moe.aux_loss, AuxLoss::Token { .. })).into();
+            json["aux_loss_alpha"] = moe.aux_loss.factor().into();
+        }
+        Family::MiniMind3 => {
+            json["num_experts"] = moe.num_experts.into();
+            json["moe_intermediate_size"] = moe.intermediate_size.into();
+            json["router_aux_loss_coef"] = moe.aux_loss.factor().into();
+            json["decoder_sparse_step"] = 1.into();
+            json["mlp_only_layers"] = json!([]);
+        }
+    }
+}
+
+fn rope_scaling_to_json(scaling: RopeScaling) -> Value {
+    let (yarn, with_factor) = match scaling {
+        RopeScaling::Yarn(yarn) => (yarn, true),
+        RopeScaling::YarnLinearBeta(yarn) => (yarn, false),
+        _ => return Value::Null,
+    };
+    let mut json = json!({
+        "type": "yarn",
+        "rope_type": "yarn",
+        "factor": yarn.factor,
+        "original_max_position_embeddings": yarn.original_max_position_embeddings,
+        "beta_fast": yarn.beta_fast,
+        "beta_slow": yarn.beta_slow,
+    });
+    if with_factor {
+        json["attention_factor"] = yarn.attention_factor.into();
+    }
+    json
+}
+
+/// `generation_config.json`: the special tokens, and the sampling that MiniMind's authors publish their samples with.
+pub fn generation_config_to_json(config: &ModelConfig) -> Value {
+    json!({
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "do_sample": true,
+        "temperature": 0.85,
+        "top_p": 0.85,
+    })
+}

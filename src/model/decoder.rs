@@ -1,0 +1,315 @@
+//! The decoder: embedding, blocks of attention and feed-forward, each before a residual addition, a final norm, the head.
+//!
+//! `h ← h + Attention(norm₁(h))`, `h ← h + FeedForward(norm₂(h))`; each addition is fused with the norm that follows it.
+
+use std::sync::Arc;
+
+use super::config::ModelConfig;
+use super::weights::{Experts, FeedForward, Init, Layer, Mlp, Weights, initialise};
+use crate::ops::attention::{AttentionMask, AttentionDropout, KeyValueCache, attend_cached, attention};
+use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::dropout::{DropoutMask, dropout};
+use crate::ops::embedding::embedding;
+use crate::ops::gated::gated;
+use crate::ops::linear::linear;
+use crate::ops::moe::{Routed, RouterConfig, Routing, combine, grouped_linear, permute, router};
+use crate::ops::rmsnorm::{add_rmsnorm, rmsnorm};
+use crate::ops::rope::{Frequencies, Positions, RopeLayout, RopeTable, rope};
+use crate::ops::split::split;
+use crate::ops::{add::add, weighted_sum::weighted_sum};
+use crate::params::{Layout, Params};
+use crate::rng::Philox;
+use crate::tape::{Tape, Var};
+use crate::{Error, Result};
+
+/// A decoder: its configuration and its parameters.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    weights: Weights,
+    params: Params,
+    rope: RopeTable,
+}
+
+/// What one pass is about. Vectors over tokens are `[B, T]`, row by row.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// B.
+    pub rows: usize,
+    /// T.
+    pub seq_len: usize,
+    /// Token ids.
+    pub ids: Arc<[i32]>,
+    /// The index in its row of the first token of each position's document: attention looks back no further.
+    pub document_starts: Option<Arc<[i32]>>,
+    /// 1 for a real token, 0 for padding, which is not attended.
+    pub attention_mask: Option<Arc<[i32]>>,
+    /// Dropout, in training.
+    pub dropout: Option<Dropout>,
+}
+
+impl Forward {
+    /// Rows of whole sequences, without masks or dropout.
+    pub fn plain(rows: usize, seq_len: usize, ids: impl Into<Arc<[i32]>>) -> Self {
+        Self { rows, seq_len, ids: ids.into(), document_starts: None, attention_mask: None, dropout: None }
+    }
+}
+
+/// The random choices of dropout in one pass.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    /// Keyed by the run's seed and the step.
+    pub philox: Philox,
+    /// The global index of each row's sample, `[B]`.
+    pub sample_ids: Arc<[u64]>,
+}
+
+/// The places of one layer at which dropout happens, in the order of the numbers of their streams.
+const SITES_PER_LAYER: u64 = 3;
+
+impl Dropout {
+    fn mask(&self, p: f64, site: u64) -> DropoutMask {
+        DropoutMask { p, philox: self.philox.stream(site), sample_ids: self.sample_ids.clone() }
+    }
+}
+
+/// What a pass computes.
+pub struct Output {
+    /// After the final norm, `[B, T, H]`.
+    pub hidden: Var,
+    /// The auxiliary loss of each layer that has experts, a scalar.
+    pub aux_losses: Vec<Var>,
+    /// The experts that each token chose, of each layer that has them.
+    pub routings: Vec<Arc<Routing>>,
+}
+
+/// The loss of a pass and its parts.
+pub struct Loss {
+    /// What is differentiated.
+    pub total: Var,
+    /// The sum of the counted tokens' losses over the denominator.
+    pub cross_entropy: f64,
+    /// The auxiliary losses of all layers, as they are added.
+    pub aux: f64,
+    /// How many tokens each expert got, of each layer that has experts.
+    pub expert_counts: Vec<Vec<usize>>,
+}
+
+/// Keys and values of one sequence, of each layer.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    layers: Vec<KeyValueCache>,
+}
+
+impl Cache {
+    /// Tokens in it.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, KeyValueCache::len)
+    }
+
+    /// Whether it holds nothing yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Model {
+    /// A model with given parameters, which must lie as [`Model::layout`] says.
+    pub fn new(config: ModelConfig, params: Params) -> Result<Self> {
+        config.validate()?;
+        let (weights, layout) = Weights::layout(&config);
+        if layout.len() != params.layout().len() {
+            return Err(Error::Internal("parameters of another layout than the model's".into()));
+        }
+        let frequencies = Frequencies::new(config.head_dim, config.rope_theta, config.max_position_embeddings, config.rope_scaling)?;
+        let rope = RopeTable::new(frequencies, config.max_position_embeddings);
+        Ok(Self { config, weights, params, rope })
+    }
+
+    /// A model with random parameters, which depend on nothing but the configuration and the seed.
+    pub fn random(config: ModelConfig, init: Init, seed: u64) -> Result<Self> {
+        let params = initialise(Self::layout(&config)?, init, seed)?;
+        Self::new(config, params)
+    }
+
+    /// The names, shapes and places of the parameters of a configuration.
+    pub fn layout(config: &ModelConfig) -> Result<Layout> {
+        config.validate()?;
+        Ok(Weights::layout(config).1)
+    }
+
+    /// The same model in f64, for checks.
+    pub fn to_f64(&self) -> Result<Self> {
+        Self::new(self.config.clone(), self.params.to_f64()?)
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Its parameters, to write.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// An empty cache for a sequence of up to `capacity` tokens.
+    pub fn cache(&self, capacity: usize) -> Cache {
+        let [_, k, v] = self.config.qkv_widths();
+        Cache { layers: (0..self.config.num_hidden_layers).map(|_| KeyValueCache::new(capacity, k, v)).collect() }
+    }
+
+    /// All blocks and the final norm.
+    pub fn hidden(&self, tape: &mut Tape, forward: &Forward) -> Result<Output> {
+        self.run(tape, forward, None)
+    }
+
+    /// As [`Model::hidden`] for the next T tokens of one sequence (B = 1), whose earlier tokens are in `cache`; extends it.
+    pub fn hidden_cached(&self, tape: &mut Tape, ids: &[i32], cache: &mut Cache) -> Result<Output> {
+        self.run(tape, &Forward::plain(1, ids.len(), ids), Some(cache))
+    }
+
+    /// `[.., H]` → `[.., V]`.
+    pub fn logits(&self, tape: &mut Tape, hidden: &Var) -> Result<Var> {
+        linear(tape, hidden, &tape.param(&self.params, &self.weights.head))
+    }
+
+    /// Next-token cross-entropy against `targets` `[B, T]` (shifted already), summed over the counted ones and divided by
+    /// `denominator`, plus the auxiliary losses times `aux_weight`.
+    pub fn loss(&self, tape: &mut Tape, forward: &Forward, targets: Arc<[i32]>, denominator: usize, aux_weight: f64) -> Result<Loss> {
+        let output = self.hidden(tape, forward)?;
+        tape.enter("lm_head");
+        let head = tape.param(&self.params, &self.weights.head);
+        let cross_entropy = cross_entropy(tape, &output.hidden, &head, targets, denominator)?;
+        let parts: Vec<(&Var, f64)> =
+            std::iter::once((&cross_entropy, 1.0)).chain(output.aux_losses.iter().map(|aux| (aux, aux_weight))).collect();
+        let total = weighted_sum(tape, &parts)?;
+        let aux = output.aux_losses.iter().map(|aux| Ok(aux.value().item()? * aux_weight)).sum::<Result<f64>>()?;
+        let expert_counts = output.routings.iter().map(|routing| routing.counts()).collect();
+        Ok(Loss { cross_entropy: cross_entropy.value().item()?, total, aux, expert_counts })
+    }
+
+    fn run(&self, tape: &mut Tape, forward: &Forward, mut cache: Option<&mut Cache>) -> Result<Output> {
+        if forward.ids.len() != forward.rows * forward.seq_len || forward.ids.is_empty() {
+            return Err(Error::Shape {
+                op: "decoder",
+                argument: "ids",
+                expected: format!("[{}, {}], not empty", forward.rows, forward.seq_len),
+                got: format!("{} ids", forward.ids.len()),
+            });
+        }
+        let config = &self.config;
+        tape.enter("model.embed_tokens");
+        let table = tape.param(&self.params, &self.weights.embedding);
+        let embedded = embedding(tape, &table, forward.ids.clone())?;
+        let embedded = embedded.reshape([forward.rows, forward.seq_len, config.hidden_size])?;
+        let mut h = self.drop(tape, embedded, forward, 0)?;
+        let mut norms = self.weights.layers.iter().map(|layer| &layer.input_norm).chain([&self.weights.final_norm]);
+        let mut next_norm = |tape: &Tape| norms.next().map(|norm| tape.param(&self.params, norm));
+        let eps = config.rms_norm_eps;
+        let Some(first_norm) = next_norm(tape) else { return Err(Error::Internal("a decoder without norms".into())) };
+        let mut y = rmsnorm(tape, &h, &first_norm, eps)?;
+        let (mut aux_losses, mut routings) = (Vec::new(), Vec::new());
+        for (l, layer) in self.weights.layers.iter().enumerate() {
+            let site = SITES_PER_LAYER * l as u64 + 1;
+            tape.enter(format!("model.layers.{l}.self_attn"));
+            let attended = self.attention(tape, layer, &y, forward, site, cache.as_mut().map(|cache| &mut cache.layers[l]))?;
+            let attended = self.drop(tape, attended, forward, site + 1)?;
+            let norm = tape.param(&self.params, &layer.post_attention_norm);
+            (h, y) = add_rmsnorm(tape, &h, &attended, &norm, eps)?;
+            tape.enter(format!("model.layers.{l}.mlp"));
+            let fed = match &layer.feed_forward {
+                FeedForward::Dense(mlp) => self.mlp(tape, mlp, &y)?,
+                FeedForward::Experts(experts) => {
+                    let (fed, routed) = self.experts(tape, experts, &y)?;
+                    aux_losses.push(routed.aux_loss);
+                    routings.push(routed.routing);
+                    fed
+                }
+            };
+            let fed = self.drop(tape, fed, forward, site + 2)?;
+            let Some(norm) = next_norm(tape) else { return Err(Error::Internal("fewer norms than layers".into())) };
+            (h, y) = add_rmsnorm(tape, &h, &fed, &norm, eps)?;
+        }
+        Ok(Output { hidden: y, aux_losses, routings })
+    }
+
+    /// Dropout at a site, where there is any.
+    fn drop(&self, tape: &mut Tape, x: Var, forward: &Forward, site: u64) -> Result<Var> {
+        match &forward.dropout {
+            Some(random) if self.config.dropout > 0.0 => dropout(tape, &x, &random.mask(self.config.dropout, site)),
+            _ => Ok(x),
+        }
+    }
+
+    /// `x` `[B, T, H]` → `[B, T, H]`.
+    fn attention(
+        &self,
+        tape: &mut Tape,
+        layer: &Layer,
+        x: &Var,
+        forward: &Forward,
+        site: u64,
+        cache: Option<&mut KeyValueCache>,
+    ) -> Result<Var> {
+        let config = &self.config;
+        let qkv = linear(tape, x, &tape.param(&self.params, &layer.qkv))?;
+        let [mut q, mut k, v] = split(tape, &qkv, config.qkv_widths())?;
+        if let Some([q_norm, k_norm]) = &layer.qk_norm {
+            q = rmsnorm(tape, &q, &tape.param(&self.params, q_norm), config.rms_norm_eps)?;
+            k = rmsnorm(tape, &k, &tape.param(&self.params, k_norm), config.rms_norm_eps)?;
+        }
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let positions = Positions::Consecutive { start, seq_len: forward.seq_len };
+        q = rope(tape, &q, &self.rope, positions.clone(), RopeLayout::Halves)?;
+        k = rope(tape, &k, &self.rope, positions, RopeLayout::Halves)?;
+        let scale = (config.head_dim as f64).sqrt().recip();
+        let heads = [config.num_attention_heads, config.num_key_value_heads];
+        let o = match cache {
+            Some(cache) => attend_cached(q.value(), k.value(), v.value(), cache, heads, scale)?.into(),
+            None => {
+                let mask = AttentionMask {
+                    rows: forward.rows,
+                    seq_len: forward.seq_len,
+                    document_starts: forward.document_starts.clone(),
+                    attention_mask: forward.attention_mask.clone(),
+                };
+                let dropout = match &forward.dropout {
+                    Some(random) if config.dropout > 0.0 => Some(AttentionDropout(random.mask(config.dropout, site))),
+                    _ => None,
+                };
+                attention(tape, &q, &k, &v, heads, scale, mask, dropout)?
+            }
+        };
+        linear(tape, &o, &tape.param(&self.params, &layer.o))
+    }
+
+    /// `down(act(gate(x)) ⊙ up(x))`.
+    fn mlp(&self, tape: &mut Tape, mlp: &Mlp, x: &Var) -> Result<Var> {
+        let gate_up = linear(tape, x, &tape.param(&self.params, &mlp.gate_up))?;
+        let inner = gated(tape, &gate_up, self.config.hidden_act)?;
+        linear(tape, &inner, &tape.param(&self.params, &mlp.down))
+    }
+
+    /// `Σ_k w_k · expert_{e_k}(x) + Σ shared(x)`.
+    fn experts(&self, tape: &mut Tape, experts: &Experts, x: &Var) -> Result<(Var, Routed)> {
+        let Some(moe) = &self.config.moe else { return Err(Error::Internal("experts without a configuration".into())) };
+        let settings = RouterConfig { top_k: moe.num_experts_per_tok, weights: moe.weight_rule, aux_loss: moe.aux_loss };
+        let routed = router(tape, x, &tape.param(&self.params, &experts.router), &settings)?;
+        let sorted = permute(tape, x, &routed.routing)?;
+        let gate_up = grouped_linear(tape, &sorted, &tape.param(&self.params, &experts.gate_up), &routed.routing)?;
+        let inner = gated(tape, &gate_up, self.config.hidden_act)?;
+        let out = grouped_linear(tape, &inner, &tape.param(&self.params, &experts.down), &routed.routing)?;
+        let mut y = combine(tape, &out, &routed.weights, &routed.routing)?.reshape(x.value().shape())?;
+        for shared in &experts.shared {
+            let fed = self.mlp(tape, shared, x)?;
+            y = add(tape, &y, &fed)?;
+        }
+        Ok((y, routed))
+    }
+}

@@ -1,0 +1,388 @@
+//! The settings of a pretraining run: one struct for the command line, TOML files and the run's own record.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::schedule::{Decay, LearningRate, Schedule};
+use crate::model::{Family, Init, ModelConfig, MoeConfig, Preset};
+use crate::ops::adamw::AdamW;
+use crate::ops::moe::WeightRule;
+use crate::{Error, Result};
+
+/// Which parameters weight decay applies to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecayScope {
+    /// Every one, as the published trainers do.
+    All,
+    /// Matrices only: norms keep their scale.
+    Matrices,
+}
+
+/// Everything that decides a run. Made by [`Options::resolve`]; the names are those of the flags.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Options {
+    /// The model, and the recipe that the other settings default to.
+    pub preset: Preset,
+    /// Text and JSON-lines files; none: the embedded stories.
+    pub data_path: Vec<PathBuf>,
+    /// `bytes`, or a `tokenizer.json` or its directory; none: bytes, or for the stories a vocabulary trained on them.
+    pub tokenizer: Option<String>,
+    /// The run directory.
+    pub out_dir: PathBuf,
+    /// The run's name, in its report.
+    pub save_weight: String,
+    /// Whether to go on with the run in `out-dir`.
+    pub from_resume: u8,
+    /// `none`, or a model directory whose weights the run begins with.
+    pub from_weight: String,
+    /// Width of the residual stream; none: the preset's, as the following five.
+    pub hidden_size: Option<usize>,
+    /// Blocks.
+    pub num_hidden_layers: Option<usize>,
+    /// Query heads.
+    pub num_attention_heads: Option<usize>,
+    /// Key and value heads.
+    pub num_key_value_heads: Option<usize>,
+    /// Width inside the feed-forward network.
+    pub intermediate_size: Option<usize>,
+    /// 1 puts experts into every layer, 0 takes them away.
+    pub use_moe: Option<u8>,
+    /// How the chosen experts are weighted; none: as published.
+    pub expert_weights: Option<WeightRule>,
+    /// Probability of dropout.
+    pub dropout: f64,
+    /// How the parameters begin.
+    pub init: Init,
+    /// Passes over the training data.
+    pub epochs: u64,
+    /// Optimizer steps at most; none: as many as the epochs have.
+    pub max_steps: Option<u64>,
+    /// Rows of a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches of an optimizer step.
+    pub accumulation_steps: u64,
+    /// Tokens of a row.
+    pub max_seq_len: usize,
+    /// One document a row, padded, instead of documents packed side by side.
+    pub no_packing: bool,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Shape of the learning rate over the run.
+    pub schedule: Schedule,
+    /// Optimizer steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Optimizer steps of the final decay of `wsd`.
+    pub decay_steps: u64,
+    /// How `wsd` decays.
+    pub decay_shape: Decay,
+    /// Last learning rate over the highest, of `cosine` and `wsd`.
+    pub min_lr_ratio: f64,
+    /// AdamW's first β.
+    pub beta1: f64,
+    /// AdamW's second β.
+    pub beta2: f64,
+    /// AdamW's ε.
+    pub adam_eps: f64,
+    /// AdamW's decay.
+    pub weight_decay: f64,
+    /// Which parameters decay.
+    pub decay_scope: DecayScope,
+    /// Largest global norm of the gradient; 0: no clipping.
+    pub grad_clip: f64,
+    /// Share of the data that is held out for validation; 0: none.
+    pub val_fraction: f64,
+    /// Optimizer steps between validations; 0: only at the end.
+    pub val_interval: u64,
+    /// Batches of a validation at most; 0: all.
+    pub val_batches: u64,
+    /// Decides every random number.
+    pub seed: u64,
+    /// `cpu`, or `auto`.
+    pub device: String,
+    /// `float32`.
+    pub dtype: String,
+    /// Whether bad lines are counted and passed over.
+    pub skip_bad_lines: bool,
+    /// Where tokenized data is kept; none: the user's cache.
+    pub cache_dir: Option<PathBuf>,
+    /// Threads; 0: one for each core.
+    pub num_workers: usize,
+    /// Optimizer steps between lines of metrics.
+    pub log_interval: u64,
+    /// Optimizer steps between checkpoints; 0: only at the end.
+    pub save_interval: u64,
+    /// Checkpoints that are kept.
+    pub keep: usize,
+}
+
+/// Settings that may differ when a run is resumed: none of them changes a bit of what it computes.
+const FREE_ON_RESUME: [&str; 9] =
+    ["out-dir", "from-resume", "save-weight", "cache-dir", "num-workers", "log-interval", "save-interval", "keep", "val-interval"];
+
+impl Options {
+    /// The defaults of a preset: the published recipe, or for `tiny` one that takes a minute on a laptop.
+    pub fn recipe(preset: Preset) -> Self {
+        let published = Self {
+            preset,
+            data_path: Vec::new(),
+            tokenizer: None,
+            out_dir: PathBuf::from("out/pretrain"),
+            save_weight: "pretrain".into(),
+            from_resume: 0,
+            from_weight: "none".into(),
+            hidden_size: None,
+            num_hidden_layers: None,
+            num_attention_heads: None,
+            num_key_value_heads: None,
+            intermediate_size: None,
+            use_moe: None,
+            expert_weights: None,
+            dropout: 0.0,
+            init: Init::Normal,
+            epochs: 1,
+            max_steps: None,
+            batch_size: 32,
+            accumulation_steps: 8,
+            max_seq_len: 512,
+            no_packing: false,
+            learning_rate: 5e-4,
+            schedule: Schedule::MiniMind,
+            warmup_steps: 0,
+            decay_steps: 0,
+            decay_shape: Decay::default(),
+            min_lr_ratio: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            adam_eps: 1e-8,
+            weight_decay: 0.01,
+            decay_scope: DecayScope::All,
+            grad_clip: 1.0,
+            val_fraction: 0.01,
+            val_interval: 100,
+            val_batches: 16,
+            seed: 42,
+            device: "auto".into(),
+            dtype: "float32".into(),
+            skip_bad_lines: false,
+            cache_dir: None,
+            num_workers: 0,
+            log_interval: 10,
+            save_interval: 100,
+            keep: 2,
+        };
+        match preset {
+            Preset::Tiny => Self {
+                batch_size: 16,
+                accumulation_steps: 1,
+                max_seq_len: 256,
+                learning_rate: 3e-3,
+                schedule: Schedule::Cosine,
+                warmup_steps: 20,
+                beta2: 0.99,
+                weight_decay: 0.1,
+                decay_scope: DecayScope::Matrices,
+                val_fraction: 0.02,
+                ..published
+            },
+            Preset::MiniMind3 | Preset::MiniMind3Moe => Self { max_seq_len: 340, ..published },
+            Preset::MiniMind2 | Preset::MiniMind2Moe => published,
+        }
+    }
+
+    /// The preset's recipe with `settings` laid over it, in order: a later one wins. Names are those of the flags.
+    pub fn resolve(settings: &[Map<String, Value>]) -> Result<Self> {
+        let preset = match settings.iter().rev().find_map(|layer| layer.get("preset")) {
+            Some(Value::String(name)) => name.parse()?,
+            Some(other) => return Err(Error::config(format!("preset is {other}, expected a name"))),
+            None => Preset::Tiny,
+        };
+        let recipe = serde_json::to_value(Self::recipe(preset)).map_err(|e| Error::Internal(e.to_string()))?;
+        let options = overlay(recipe, settings)?;
+        options.validate()?;
+        Ok(options)
+    }
+
+    /// The settings of a run that is resumed: its own, with `settings` laid over them, of which none may change what it computes.
+    pub fn resolve_resumed(saved: &Self, settings: &[Map<String, Value>]) -> Result<Self> {
+        let base = serde_json::to_value(saved).map_err(|e| Error::Internal(e.to_string()))?;
+        let options = overlay(base.clone(), settings)?;
+        options.validate()?;
+        let resumed = serde_json::to_value(&options).map_err(|e| Error::Internal(e.to_string()))?;
+        let changed = base.as_object().into_iter().flatten().find(|(name, value)| {
+            !FREE_ON_RESUME.contains(&name.as_str()) && resumed.get(name.as_str()) != Some(value)
+        });
+        match changed {
+            Some((name, value)) => Err(Error::config(format!(
+                "the run began with {name} {value}, and cannot go on to the same bits with {}; leave the flag out, or begin a new run",
+                resumed[name.as_str()]
+            ))),
+            None => Ok(options),
+        }
+    }
+
+    /// An error that names the first setting that cannot be.
+    pub fn validate(&self) -> Result<()> {
+        match self.device.as_str() {
+            "cpu" | "auto" => {}
+            other => return Err(Error::config(format!("device `{other}` is not supported yet; there are cpu and auto"))),
+        }
+        match self.dtype.as_str() {
+            "float32" => {}
+            "bfloat16" | "float16" => {
+                return Err(Error::config(format!("dtype {} is not supported on the CPU; use float32", self.dtype)));
+            }
+            other => return Err(Error::config(format!("dtype `{other}` is unknown; there are float32, bfloat16, float16"))),
+        }
+        let switches = [("from-resume", Some(self.from_resume)), ("use-moe", self.use_moe)];
+        if let Some((name, Some(value))) = switches.into_iter().find(|(_, value)| value.is_some_and(|value| value > 1)) {
+            return Err(Error::config(format!("{name} is {value}; it must be 0 or 1")));
+        }
+        let positive = [
+            ("epochs", self.epochs),
+            ("batch-size", self.batch_size as u64),
+            ("accumulation-steps", self.accumulation_steps),
+            ("max-seq-len", self.max_seq_len as u64),
+            ("log-interval", self.log_interval),
+            ("keep", self.keep as u64),
+            ("max-steps", self.max_steps.unwrap_or(1)),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::config(format!("{name} must be at least 1")));
+        }
+        let ranges = [
+            ("dropout", self.dropout, 0.0..1.0),
+            ("val-fraction", self.val_fraction, 0.0..1.0),
+            ("beta1", self.beta1, 0.0..1.0),
+            ("beta2", self.beta2, 0.0..1.0),
+            ("adam-eps", self.adam_eps, f64::MIN_POSITIVE..1.0),
+            ("weight-decay", self.weight_decay, 0.0..f64::INFINITY),
+            ("grad-clip", self.grad_clip, 0.0..f64::INFINITY),
+        ];
+        match ranges.iter().find(|(_, value, range)| !range.contains(value)) {
+            Some((name, value, range)) => Err(Error::config(format!("{name} is {value}; it must lie in [{}, {})", range.start, range.end))),
+            None => Ok(()),
+        }
+    }
+
+    /// The model for a vocabulary of this size.
+    pub fn model(&self, vocab_size: usize) -> Result<ModelConfig> {
+        let mut config = self.preset.config(vocab_size);
+        if let Some(hidden_size) = self.hidden_size {
+            let layers = config.num_hidden_layers;
+            let moe = config.moe.is_some();
+            let heads = [config.num_attention_heads, config.num_key_value_heads];
+            config = match config.family {
+                Family::MiniMind2 => ModelConfig::minimind2(hidden_size, layers, vocab_size),
+                Family::MiniMind3 => ModelConfig::minimind3(hidden_size, layers, vocab_size),
+            };
+            [config.num_attention_heads, config.num_key_value_heads] = heads;
+            config = if moe { config.with_experts() } else { config };
+        }
+        config.num_hidden_layers = self.num_hidden_layers.unwrap_or(config.num_hidden_layers);
+        config.num_attention_heads = self.num_attention_heads.unwrap_or(config.num_attention_heads);
+        config.num_key_value_heads = self.num_key_value_heads.unwrap_or(config.num_key_value_heads);
+        if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
+            let (heads, width) = (config.num_attention_heads, config.hidden_size);
+            return Err(Error::config(format!("num-attention-heads {heads} must divide hidden-size {width}")));
+        }
+        config.head_dim = config.hidden_size / config.num_attention_heads;
+        config.intermediate_size = self.intermediate_size.unwrap_or(config.intermediate_size);
+        config.dropout = self.dropout;
+        config = match self.use_moe {
+            Some(1) if config.moe.is_none() => config.with_experts(),
+            Some(0) => ModelConfig { moe: None, ..config },
+            _ => config,
+        };
+        config.moe = config.moe.map(|moe| MoeConfig {
+            intermediate_size: self.intermediate_size.unwrap_or(moe.intermediate_size),
+            weight_rule: self.expert_weights.unwrap_or(moe.weight_rule),
+            ..moe
+        });
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The learning rate over a run of this many micro-batches.
+    pub fn learning_rate(&self, micro_batches: u64) -> Result<LearningRate> {
+        let in_micro_batches = |steps: u64| steps.saturating_mul(self.accumulation_steps);
+        let rate = LearningRate {
+            schedule: self.schedule,
+            peak: self.learning_rate,
+            total: micro_batches,
+            warmup: in_micro_batches(self.warmup_steps),
+            decay: in_micro_batches(self.decay_steps),
+            decay_shape: self.decay_shape,
+            min_ratio: self.min_lr_ratio,
+        };
+        rate.validate()?;
+        Ok(rate)
+    }
+
+    /// The optimizer.
+    pub fn adamw(&self) -> AdamW {
+        AdamW { betas: [self.beta1, self.beta2], eps: self.adam_eps, weight_decay: self.weight_decay }
+    }
+}
+
+/// `base` with each layer's values in place of its own.
+fn overlay(mut base: Value, layers: &[Map<String, Value>]) -> Result<Options> {
+    for (name, value) in layers.iter().flatten() {
+        match base.get_mut(name) {
+            Some(slot) => *slot = value.clone(),
+            None => return Err(Error::config(format!("there is no setting called `{name}`"))),
+        }
+    }
+    serde_json::from_value(base).map_err(|e| Error::config(format!("settings: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn layer(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_later_layer_wins_and_the_preset_gives_the_rest() {
+        let file = layer(json!({ "preset": "minimind3-64m", "batch-size": 4, "seed": 7 }));
+        let flags = layer(json!({ "batch-size": 8 }));
+        let options = Options::resolve(&[file, flags]).unwrap();
+        assert_eq!((options.batch_size, options.seed, options.max_seq_len), (8, 7, 340));
+        assert_eq!(options.model(6400).unwrap().hidden_size, 768);
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        let error = |value| Options::resolve(&[layer(value)]).unwrap_err().to_string();
+        assert!(error(json!({ "batchsize": 1 })).contains("`batchsize`"));
+        assert!(error(json!({ "preset": "huge" })).contains("`huge`"));
+        assert!(error(json!({ "device": "tpu" })).contains("`tpu`"));
+        assert!(error(json!({ "dtype": "bfloat16" })).contains("not supported on the CPU"));
+        assert!(error(json!({ "accumulation-steps": 0 })).contains("accumulation-steps must be at least 1"));
+        assert!(error(json!({ "dropout": 1.5 })).contains("dropout is 1.5"));
+        assert!(error(json!({ "use-moe": 2 })).contains("use-moe is 2"));
+        let odd = Options::resolve(&[layer(json!({ "hidden-size": 100, "num-attention-heads": 8 }))]).unwrap();
+        assert!(odd.model(100).unwrap_err().to_string().contains("must divide hidden-size 100"));
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_what_it_computes() {
+        let saved = Options::recipe(Preset::Tiny);
+        let same = Options::resolve_resumed(&saved, &[layer(json!({ "keep": 5, "from-resume": 1, "seed": 42 }))]).unwrap();
+        assert_eq!(same.keep, 5);
+        let error = Options::resolve_resumed(&saved, &[layer(json!({ "learning-rate": 1.0 }))]).unwrap_err().to_string();
+        assert!(error.contains("learning-rate 0.003"), "{error}");
+    }
+
+    #[test]
+    fn published_sizes_can_be_reached_by_flags() {
+        let options = Options::resolve(&[layer(json!({ "preset": "minimind2-26m", "hidden-size": 640, "use-moe": 1 }))]).unwrap();
+        assert_eq!(options.model(6400).unwrap(), Preset::MiniMind2Moe.config(6400));
+    }
+}
