@@ -1,4 +1,20 @@
-//! From text to batches of token ids.
+//! From text to batches of token ids: [`Documents`] streams text out of files, a [`Tokenizer`] turns it into ids once, a
+//! [`Shard`] keeps them in a memory-mapped file, a [`Dataset`] views the shard as samples, a [`Loader`] deals them out as
+//! [`Batch`]es.
 
 mod batch;
+mod bpe;
+//mod documents;
+//mod loader;
+//mod packing;
+//mod permutation;
+//mod shard;
+mod tokenizer;
+
 pub use batch::Batch;
+//pub use documents::{Documents, Format, Piece};
+//pub use loader::Loader;
+//pub use packing::{Dataset, View};
+//pub use permutation::Permutation;
+//pub use shard::{Shard, ShardOptions, default_cache_dir};
+pub use tokenizer::{DecodeStream, Tokenizer};

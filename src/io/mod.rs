@@ -1,0 +1,4 @@
+//! Files as the machine sees them.
+
+mod mmap;
+pub use mmap::Mmap;
