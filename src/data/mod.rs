@@ -4,17 +4,17 @@
 
 mod batch;
 mod bpe;
-//mod documents;
+mod documents;
 //mod loader;
 //mod packing;
 //mod permutation;
-//mod shard;
+mod shard;
 mod tokenizer;
 
 pub use batch::Batch;
-//pub use documents::{Documents, Format, Piece};
+pub use documents::{Documents, Format, Piece};
 //pub use loader::Loader;
 //pub use packing::{Dataset, View};
 //pub use permutation::Permutation;
-//pub use shard::{Shard, ShardOptions, default_cache_dir};
+pub use shard::{Shard, ShardOptions, default_cache_dir};
 pub use tokenizer::{DecodeStream, Tokenizer};
