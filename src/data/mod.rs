@@ -5,16 +5,16 @@
 mod batch;
 mod bpe;
 mod documents;
-//mod loader;
-//mod packing;
-//mod permutation;
+mod loader;
+mod packing;
+mod permutation;
 mod shard;
 mod tokenizer;
 
 pub use batch::Batch;
 pub use documents::{Documents, Format, Piece};
-//pub use loader::Loader;
-//pub use packing::{Dataset, View};
-//pub use permutation::Permutation;
+pub use loader::{Dataset, Loader};
+pub use packing::View;
+pub use permutation::Permutation;
 pub use shard::{Shard, ShardOptions, default_cache_dir};
 pub use tokenizer::{DecodeStream, Tokenizer};

@@ -193,20 +193,16 @@ impl Tokenizer {
         Self::assemble(inner, json, config, None)
     }
 
-    fn assemble(
-        inner: tokenizers::Tokenizer,
-        json: String,
-        config: Map<String, Value>,
-        template: Option<String>,
-    ) -> Result<Self> {
+    fn assemble(inner: tokenizers::Tokenizer, json: String, config: Map<String, Value>, template: Option<String>) -> Result<Self> {
         let special = |field: &str| -> Result<Option<u32>> {
             // A plain string, or an object with the token's text and flags.
             let Some(token) = config.get(field).and_then(|v| v.as_str().or_else(|| v.get("content")?.as_str())) else {
                 return Ok(None);
             };
-            inner.token_to_id(token).map(Some).ok_or_else(|| {
-                Error::Tokenizer(format!("{CONFIG_FILE} names `{token}` as {field}, but {FILE} has no such token"))
-            })
+            inner
+                .token_to_id(token)
+                .map(Some)
+                .ok_or_else(|| Error::Tokenizer(format!("{CONFIG_FILE} names `{token}` as {field}, but {FILE} has no such token")))
         };
         let (bos, eos, pad) = (special("bos_token")?, special("eos_token")?, special("pad_token")?);
         Ok(Self { inner, json, config, template, bos, eos, pad })
