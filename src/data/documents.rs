@@ -102,7 +102,8 @@ fn cut(text: &str) -> Option<usize> {
     if text.len() <= Piece::BYTES {
         return None;
     }
-    let window = &text[..text.floor_char_boundary(Piece::BYTES)];
+    let boundary = (0..=Piece::BYTES).rev().find(|&i| text.is_char_boundary(i))?;
+    let window = &text[..boundary];
     let mut before_blank = None;
     let mut next = text[window.len()..].chars().next()?;
     for (i, c) in window.char_indices().rev() {
