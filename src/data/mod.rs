@@ -4,12 +4,12 @@
 
 mod batch;
 mod bpe;
-mod documents;
-mod loader;
-mod packing;
-mod permutation;
-mod shard;
-mod tokenizer;
+pub mod documents;
+pub mod loader;
+pub mod packing;
+pub mod permutation;
+pub mod shard;
+pub mod tokenizer;
 
 pub use batch::Batch;
 pub use documents::{Documents, Format, Piece};

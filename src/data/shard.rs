@@ -1,6 +1,6 @@
 //! A corpus tokenized once, in one memory-mapped file.
 //!
-//! The file, in the machine's byte order: a [`Header`] of 160 bytes; the tokens, 16 bits each where the vocabulary has at most
+//! The file, in the machine's byte order: a header of 160 bytes; the tokens, 16 bits each where the vocabulary has at most
 //! 65,536 entries, else 32, padded to a multiple of 8 bytes; then for each document, as 64 bits, the position at which it ends.
 //! A document is `bos text eos`, as far as the tokenizer names these two.
 //!
@@ -21,7 +21,7 @@ use std::{ops::Range, path::Path};
 
 /// "ferromnd" read in the byte order of the machine that wrote it: a shard of the other order is not taken for one.
 const MAGIC: u64 = u64::from_le_bytes(*b"ferromnd");
-/// Raised by every change of the format, of [`super::Piece`]s or of what a document's tokens are.
+/// Raised by every change of the format, of `Piece`s or of what a document's tokens are.
 const VERSION: u64 = 1;
 /// Stands for an id that the tokenizer does not have.
 const NONE: u64 = u64::MAX;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::{
     collections::HashMap,
-    fmt::Display,
+    fmt::{self, Display},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -229,6 +229,12 @@ impl Tokenizer {
     }
 }
 
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
+}
+
 /// Text of ids that arrive one by one, given out as soon as it is whole characters. See [`Tokenizer::decode_stream`].
 pub struct DecodeStream<'t> {
     tokenizer: &'t Tokenizer,
@@ -297,15 +303,14 @@ fn read_if_there(path: &PathBuf) -> Result<Option<String>> {
 
 /// Writes beside and renames, so that a reader never sees half a file.
 fn replace(path: &Path, content: &str) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let beside = path.with_extension("new");
     let write = || {
-        let mut file = tempfile::Builder::new().prefix(".tokenizer-").tempfile_in(dir)?;
+        let mut file = fs::File::create(&beside)?;
         file.write_all(content.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        file.sync_all()?;
+        fs::rename(&beside, path)
     };
-    write().map_err(|e: std::io::Error| Error::io(path, e))
+    write().map_err(|e| Error::io(path, e))
 }
 
 fn fail<E: Display>(what: &'static str) -> impl Fn(E) -> Error {

@@ -44,6 +44,20 @@ fn plain_text_in_every_dress() {
     assert_eq!(text, (vec!["one\n\ntwo\n\n  three\rfour".to_string()], 0));
 }
 
+/// Long lines are read in parts: a CRLF or a character of several bytes may lie across the cut.
+#[test]
+fn parts_of_a_long_line_join() {
+    for filler in Piece::BYTES - 3..Piece::BYTES + 3 {
+        let text = "a".repeat(filler);
+        let got = read("x.txt", format!("{text}\r\n\u{1F389}\n{text}\u{1F389}\rb\r").as_bytes(), false).unwrap().0;
+        assert!(got == [format!("{text}\n\u{1F389}\n{text}\u{1F389}\rb\r")], "{filler}");
+        let bad = [b"ok\n".as_slice(), text.as_bytes(), b"\xF0\x9F\n", text.as_bytes(), b"\nend"].concat();
+        assert!(message("x.txt", &bad).contains("x.txt:2: not valid UTF-8"));
+        let (kept, skipped) = read("x.txt", &bad, true).unwrap();
+        assert!(skipped == 1 && kept[0].starts_with("ok\n") && kept[0].ends_with(&format!("{text}\nend")));
+    }
+}
+
 #[test]
 fn bad_lines_are_named_or_counted() {
     let cases: [(&[u8], &str); 5] = [

@@ -41,10 +41,14 @@ impl Default for ShardOptions {
 /// Where shards are kept if nobody says otherwise: `$FERROMIND_CACHE`, else `$XDG_CACHE_HOME/ferromind`, else
 /// `~/.cache/ferromind`, else a `ferromind` in the system's temporary directory.
 pub fn default_cache_dir() -> PathBuf {
-    let dir = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    dir("FERROMIND_CACHE")
-        .or_else(|| Some(dir("XDG_CACHE_HOME")?.join("ferromind")))
-        .or_else(|| Some(env::home_dir().filter(|home| !home.as_os_str().is_empty())?.join(".cache/ferromind")))
+    cache_dir(|name| env::var_os(name).map(PathBuf::from), env::home_dir())
+}
+
+pub(super) fn cache_dir(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
+    let named = |dir: Option<PathBuf>| dir.filter(|dir| !dir.as_os_str().is_empty());
+    named(variable("FERROMIND_CACHE"))
+        .or_else(|| Some(named(variable("XDG_CACHE_HOME"))?.join("ferromind")))
+        .or_else(|| Some(named(home)?.join(".cache/ferromind")))
         .unwrap_or_else(|| env::temp_dir().join("ferromind"))
 }
 

@@ -198,3 +198,16 @@ fn numbers_that_no_file_has_are_refused() {
         assert_eq!(Shard::open(&path).is_ok(), fits, "{header:?}");
     }
 }
+
+#[test]
+fn the_cache_lies_where_the_environment_says() {
+    let dir = |set: &[(&str, &str)], home: Option<&str>| {
+        let variable = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value));
+        build::cache_dir(variable, home.map(PathBuf::from))
+    };
+    let (ours, xdg) = (("FERROMIND_CACHE", "/a"), ("XDG_CACHE_HOME", "/b"));
+    assert_eq!(dir(&[ours, xdg], Some("/h")), Path::new("/a"));
+    assert_eq!(dir(&[("FERROMIND_CACHE", ""), xdg], Some("/h")), Path::new("/b/ferromind"));
+    assert_eq!(dir(&[("XDG_CACHE_HOME", "")], Some("/h")), Path::new("/h/.cache/ferromind"));
+    assert_eq!(dir(&[], None), std::env::temp_dir().join("ferromind"));
+}
