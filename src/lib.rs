@@ -7,6 +7,7 @@
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod io;
 pub mod ops;
 pub mod params;
 pub mod rng;

@@ -1,11 +1,13 @@
 //! Files that others read and write: weights, configurations, model directories.
 
 mod config;
+mod mmap;
 mod safetensors;
 
 use std::path::Path;
 
 pub use config::{config_to_json, generation_config_to_json, read_config};
+pub use mmap::Mmap;
 pub use safetensors::{WeightsFile, write_weights};
 
 use crate::model::Model;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use super::mmap::Mmap;
+use super::Mmap;
 use crate::params::Layout;
 use crate::tensor::Shape;
 use crate::{Error, Result};
@@ -35,7 +35,7 @@ impl WeightsFile {
     }
 
     fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(self.map.bytes()).map_err(|e| Error::format(&self.path, format!("not a safetensors file: {e}")))
+        SafeTensors::deserialize(&self.map).map_err(|e| Error::format(&self.path, format!("not a safetensors file: {e}")))
     }
 
     /// The names of its tensors.

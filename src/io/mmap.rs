@@ -1,0 +1,55 @@
+//! Read-only memory maps: the one place that makes them.
+
+use crate::{Error, Result};
+use std::{fs::File, ops::Deref, path::Path};
+
+/// A whole file as `&[u8]`, paged in by the system as it is read and dropped by it when memory is short.
+///
+/// The file must keep its content while the map lives. Files of the project are written beside and renamed into place, never
+/// changed where they lie, so that a map goes on showing what it was opened on. A file that another program cuts short under a
+/// map stops the process with a bus error on the next read of the lost part: no program that maps files can prevent that.
+#[derive(Debug)]
+pub struct Mmap(memmap2::Mmap);
+
+impl Mmap {
+    /// Maps the file at `path`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        Self::of(&file, path)
+    }
+
+    /// Maps an open file; `path` is for messages.
+    #[allow(unsafe_code)]
+    pub fn of(file: &File, path: impl AsRef<Path>) -> Result<Self> {
+        // SAFETY: the map is private and read-only, so we never write through it. What remains is that the bytes behind a shared
+        // `&[u8]` could change if someone else writes to the file; the type's contract above excludes it for our own files, and
+        // every reader treats the bytes as untrusted: lengths and ids are checked, so that changed bytes are wrong data at worst.
+        let map = unsafe { memmap2::Mmap::map(file) };
+        map.map(Self).map_err(|e| Error::io(path, e))
+    }
+}
+
+impl Deref for Mmap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_the_bytes_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, b"abc").unwrap();
+        assert_eq!(&*Mmap::open(&path).unwrap(), b"abc");
+        std::fs::write(&path, b"").unwrap();
+        assert!(Mmap::open(&path).unwrap().is_empty());
+        assert!(Mmap::open(dir.path().join("none")).unwrap_err().to_string().contains("none"));
+    }
+}
