@@ -3,6 +3,7 @@
 pub mod add;
 pub mod gated;
 pub mod linear;
+pub mod moe;
 pub mod rmsnorm;
 pub mod split;
 
