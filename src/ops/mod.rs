@@ -3,6 +3,7 @@
 pub mod add;
 pub mod linear;
 pub mod rmsnorm;
+pub mod rope;
 pub mod split;
 
 #[cfg(test)]
