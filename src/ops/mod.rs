@@ -1,6 +1,7 @@
 //! The operations, one file each: the formula, forward, backward, the reference in plain loops, the fast version, and tests.
 
 pub mod add;
+pub mod attention;
 pub mod linear;
 pub mod rmsnorm;
 pub mod rope;
