@@ -6,9 +6,11 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;
+pub mod attention;
 pub mod linear;
 pub mod moe;
 pub mod rmsnorm;
+pub mod rope;
 pub mod split;
 pub mod weighted_sum;
 
