@@ -3,6 +3,7 @@
 //! The layers, each of which knows only those above it in this list: [`error`], [`rng`]; [`data`]; [`train`].
 #![warn(missing_docs)]
 
+pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod rng;

@@ -1,0 +1,3 @@
+//! The CPU's loops: matrix products.
+
+pub mod gemm;
