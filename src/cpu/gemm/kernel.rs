@@ -1,0 +1,302 @@
+//! The innermost loops, written once over a vector type: the register tile, the dot products of few rows, the transposing copy.
+//!
+//! `avx512.rs` and `avx2.rs` supply the vectors and compile these functions with their instruction set switched on; the functions are
+//! `#[inline(always)]` for that reason. [`Isa`]'s methods are the safe way in: they check every bound before the first pointer moves.
+#![allow(unsafe_code)]
+
+/// A vector of `f32` of one instruction set.
+pub(super) trait Simd: Copy {
+    /// The register.
+    type V: Copy;
+    /// Which lanes a masked load or store touches.
+    type Mask: Copy;
+    /// Elements of a register.
+    const LANES: usize;
+
+    // SAFETY, for all of them: the processor must have the instruction set, and pointers must be good for the lanes that are touched.
+    unsafe fn zero() -> Self::V;
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// The first `lanes` of a register.
+    unsafe fn mask(lanes: usize) -> Self::Mask;
+    /// Lanes outside the mask read as zero; their memory is not touched.
+    unsafe fn load_masked(p: *const f32, mask: Self::Mask) -> Self::V;
+    unsafe fn store_masked(p: *mut f32, mask: Self::Mask, v: Self::V);
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a·b + c`, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The sum of the lanes.
+    unsafe fn sum(v: Self::V) -> f32;
+    /// Transposes LANES × LANES elements: `dst[i * dst_stride + j] = src[j * src_stride + i]`.
+    unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
+}
+
+/// An instruction set that the processor was found to have.
+pub(super) trait Isa: Copy + Send + Sync {
+    /// Rows of the largest register tile.
+    const MR: usize;
+    /// Columns of the largest register tile: two vectors.
+    const NR: usize;
+
+    /// Computes one tile of C.
+    fn tile(self, tile: Tile);
+    /// `out[r * out_stride + j] = Σ_k a[r * a_stride + k] · b[j * b_stride + k]` for up to [`DOT_ROWS`] rows and any number of columns.
+    fn dots(self, dots: Dots);
+    /// `dst[i * dst_stride + j] = src[j * src_stride + i]` for i below `rows` and j below `cols`.
+    fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize);
+}
+
+/// One tile: `C = alpha·A·B` or `C += alpha·A·B` with C `rows` × `cols`, at most [`Isa::MR`] × [`Isa::NR`].
+pub(super) struct Tile<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub k: usize,
+    /// Element (i, p) at `a[i * a_row + p * a_col]`.
+    pub a: &'a [f32],
+    pub a_row: usize,
+    pub a_col: usize,
+    /// Element (p, j) at `b[p * b_row + j]`.
+    pub b: &'a [f32],
+    pub b_row: usize,
+    /// Element (i, j) at `c[i * c_row + j]`.
+    pub c: &'a mut [f32],
+    pub c_row: usize,
+    pub alpha: f32,
+    pub accumulate: bool,
+}
+
+/// A [`Tile`] whose bounds were checked.
+pub(super) struct RawTile {
+    k: usize,
+    a: *const f32,
+    a_row: usize,
+    a_col: usize,
+    b: *const f32,
+    b_row: usize,
+    c: *mut f32,
+    c_row: usize,
+    last_lanes: usize,
+    alpha: f32,
+    accumulate: bool,
+}
+
+impl Tile<'_> {
+    /// Checks the bounds, and that the tile is no larger than `mr` × `2 * lanes`.
+    #[inline]
+    pub fn check(self, mr: usize, lanes: usize) -> RawTile {
+        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, c_row, alpha, accumulate } = self;
+        assert!((1..=mr).contains(&rows) && (1..=2 * lanes).contains(&cols) && k > 0);
+        assert!((rows - 1) * a_row + (k - 1) * a_col < a.len());
+        assert!((k - 1) * b_row + cols <= b.len());
+        assert!((rows - 1) * c_row + cols <= c.len());
+        RawTile {
+            k,
+            a: a.as_ptr(),
+            a_row,
+            a_col,
+            b: b.as_ptr(),
+            b_row,
+            c: c.as_mut_ptr(),
+            c_row,
+            last_lanes: (cols - 1) % lanes + 1,
+            alpha,
+            accumulate,
+        }
+    }
+}
+
+/// The register tile: `ROWS` × `VECS` accumulators, and for each p one row of B against `ROWS` broadcast elements of A. With `FULL` the
+/// last vector of each row is whole, else `last_lanes` of it exist.
+///
+/// # Safety
+/// The processor must have the instruction set; the tile must have `ROWS` rows and `VECS` vectors of columns.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const FULL: bool>(t: &RawTile) {
+    // SAFETY: `Tile::check` has found each element of the tile, its rows of A and its columns of B within their slices; with `FULL`
+    // off, the lanes beyond them are masked out.
+    unsafe {
+        let mask = S::mask(t.last_lanes);
+        let mut sums = [[S::zero(); VECS]; ROWS];
+        for r in 0..ROWS {
+            for v in 0..VECS {
+                prefetch(t.c.wrapping_add(r * t.c_row + v * S::LANES));
+            }
+        }
+        // Four rows share a base pointer, so that all of A's addresses fit into the general registers; the compiler would derive them
+        // from one pointer with an addition for each row if it could see through them.
+        let mut bases = [t.a; 4];
+        for (q, base) in bases.iter_mut().enumerate() {
+            *base = std::hint::black_box(t.a.wrapping_add(4 * q * t.a_row));
+        }
+        let mut b = t.b;
+        for _ in 0..t.k {
+            let mut row = [S::zero(); VECS];
+            for v in 0..VECS {
+                let p = b.wrapping_add(v * S::LANES);
+                row[v] = if FULL || v + 1 < VECS { S::load(p) } else { S::load_masked(p, mask) };
+            }
+            for r in 0..ROWS {
+                let x = S::splat(*bases[r / 4].wrapping_add(r % 4 * t.a_row));
+                for v in 0..VECS {
+                    sums[r][v] = S::fma(x, row[v], sums[r][v]);
+                }
+            }
+            b = b.wrapping_add(t.b_row);
+            for base in &mut bases {
+                *base = base.wrapping_add(t.a_col);
+            }
+        }
+        let alpha = S::splat(t.alpha);
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                let p = t.c.wrapping_add(r * t.c_row + v * S::LANES);
+                if FULL || v + 1 < VECS {
+                    S::store(p, if t.accumulate { S::fma(alpha, sum, S::load(p)) } else { S::mul(alpha, sum) });
+                } else {
+                    let old = S::load_masked(p, mask);
+                    S::store_masked(p, mask, if t.accumulate { S::fma(alpha, sum, old) } else { S::mul(alpha, sum) });
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the lines of a slice to come to the level-2 cache.
+#[inline]
+pub(super) fn prefetch_slice(data: &[f32]) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    const LINE: usize = 16;
+    for x in data.iter().step_by(LINE) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) }
+    }
+}
+
+/// Asks for a line of C while the tile is being summed.
+#[inline(always)]
+fn prefetch(p: *const f32) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+}
+
+/// Rows that [`Isa::dots`] takes at once.
+pub(super) const DOT_ROWS: usize = 4;
+/// Columns that the loop of [`Isa::dots`] takes at once.
+const DOT_COLS: usize = 4;
+
+/// Dot products of few rows with the rows of a matrix, both contiguous over k.
+pub(super) struct Dots<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub k: usize,
+    pub a: &'a [f32],
+    pub a_stride: usize,
+    pub b: &'a [f32],
+    pub b_stride: usize,
+    pub out: &'a mut [f32],
+    pub out_stride: usize,
+}
+
+impl Dots<'_> {
+    /// Panics if a bound is exceeded.
+    #[inline]
+    pub fn check(&self) {
+        assert!((1..=DOT_ROWS).contains(&self.rows) && self.cols > 0 && self.k > 0);
+        assert!((self.rows - 1) * self.a_stride + self.k <= self.a.len());
+        assert!((self.cols - 1) * self.b_stride + self.k <= self.b.len());
+        assert!((self.rows - 1) * self.out_stride + self.cols <= self.out.len());
+    }
+}
+
+/// The dot products of `ROWS` rows.
+///
+/// # Safety
+/// The processor must have the instruction set; `d` must have passed its check and have `ROWS` rows.
+#[inline(always)]
+pub(super) unsafe fn dots<S: Simd, const ROWS: usize>(d: &mut Dots) {
+    let whole = d.cols / DOT_COLS * DOT_COLS;
+    for j in (0..whole).step_by(DOT_COLS) {
+        // SAFETY: columns j to j + DOT_COLS exist.
+        unsafe { dot_block::<S, ROWS, DOT_COLS>(d, j) }
+    }
+    for j in whole..d.cols {
+        // SAFETY: column j exists.
+        unsafe { dot_block::<S, ROWS, 1>(d, j) }
+    }
+}
+
+/// # Safety
+/// As [`dots`], and columns `j` to `j + COLS` must exist.
+#[inline(always)]
+unsafe fn dot_block<S: Simd, const ROWS: usize, const COLS: usize>(d: &mut Dots, j: usize) {
+    // SAFETY: `Dots::check` has found k elements of each row of A and B within their slices; the masked load stops at the k-th.
+    unsafe {
+        let (a, b) = (d.a.as_ptr(), d.b.as_ptr().wrapping_add(j * d.b_stride));
+        let mut sums = [[S::zero(); COLS]; ROWS];
+        for p in (0..d.k).step_by(S::LANES) {
+            let mask = S::mask((d.k - p).min(S::LANES));
+            let mut y = [S::zero(); COLS];
+            for c in 0..COLS {
+                y[c] = S::load_masked(b.wrapping_add(c * d.b_stride + p), mask);
+            }
+            for r in 0..ROWS {
+                let x = S::load_masked(a.wrapping_add(r * d.a_stride + p), mask);
+                for c in 0..COLS {
+                    sums[r][c] = S::fma(x, y[c], sums[r][c]);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, &sum) in sums.iter().enumerate() {
+                *d.out.get_unchecked_mut(r * d.out_stride + j + c) = S::sum(sum);
+            }
+        }
+    }
+}
+
+/// The transposing copy of [`Isa::transpose`].
+///
+/// # Safety
+/// The processor must have the instruction set.
+#[inline(always)]
+pub(super) unsafe fn transpose<S: Simd>(
+    rows: usize,
+    cols: usize,
+    src: &[f32],
+    src_stride: usize,
+    dst: &mut [f32],
+    dst_stride: usize,
+) {
+    assert!(rows > 0 && cols > 0);
+    assert!((cols - 1) * src_stride + rows <= src.len() && (rows - 1) * dst_stride + cols <= dst.len());
+    for i in (0..rows).step_by(S::LANES) {
+        for j in (0..cols).step_by(S::LANES) {
+            if i + S::LANES <= rows && j + S::LANES <= cols {
+                // SAFETY: the block lies within both matrices, which the asserts have found within their slices.
+                unsafe {
+                    let src = src.as_ptr().add(j * src_stride + i);
+                    S::transpose(src, src_stride, dst.as_mut_ptr().add(i * dst_stride + j), dst_stride);
+                }
+            } else {
+                for i in i..rows.min(i + S::LANES) {
+                    for j in j..cols.min(j + S::LANES) {
+                        dst[i * dst_stride + j] = src[j * src_stride + i];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The table of tile functions of an instruction set, by rows − 1, vectors − 1 and whether the last vector is whole.
+macro_rules! tile_table {
+    ($run:ident: $($rows:literal)*) => {
+        [$([[$run::<$rows, 1, false>, $run::<$rows, 1, true>], [$run::<$rows, 2, false>, $run::<$rows, 2, true>]]),*]
+    };
+}
+pub(super) use tile_table;
+
+/// A tile function of the table.
+pub(super) type TileFn = unsafe fn(&RawTile);
