@@ -1,4 +1,5 @@
 //! From text to batches of token ids.
 
 mod batch;
+pub mod stories;
 pub use batch::Batch;
