@@ -11,6 +11,7 @@ pub mod permutation;
 pub mod shard;
 pub mod tokenizer;
 
+pub mod stories;
 pub use batch::Batch;
 pub use documents::{Documents, Format, Piece};
 pub use loader::{Dataset, Loader};
