@@ -7,7 +7,10 @@
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod infer;
 pub mod io;
+pub mod lab;
+pub mod model;
 pub mod ops;
 pub mod params;
 pub mod rng;

@@ -149,7 +149,8 @@ mod tests {
 
     const OFF: Sampling = Sampling { repetition_penalty: 1.0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 1 };
     /// Probabilities 0.5, 0.25, 0.125, 0.125.
-    const LOGITS: [f32; 4] = [3.0 * std::f32::consts::LN_2, 2.0 * std::f32::consts::LN_2, std::f32::consts::LN_2, std::f32::consts::LN_2];
+    const LOGITS: [f32; 4] =
+        [3.0 * std::f32::consts::LN_2, 2.0 * std::f32::consts::LN_2, std::f32::consts::LN_2, std::f32::consts::LN_2];
 
     fn shares(settings: Sampling, seen: &[u32]) -> Vec<f64> {
         let mut sampler = Sampler::new(settings).unwrap();

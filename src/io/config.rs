@@ -45,7 +45,9 @@ impl Fields<'_> {
     }
 
     fn optional<T>(&self, name: &str, kind: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
-        self.get(name).map(|value| read(value).ok_or_else(|| self.error(format!("`{name}` is {value}, expected {kind}")))).transpose()
+        self.get(name)
+            .map(|value| read(value).ok_or_else(|| self.error(format!("`{name}` is {value}, expected {kind}"))))
+            .transpose()
     }
 
     fn usize(&self, name: &str) -> Result<Option<usize>> {
@@ -187,7 +189,8 @@ impl Fields<'_> {
 
     fn minimind2_experts(&self, intermediate_size: usize) -> Result<MoeConfig> {
         let alpha = self.f64("aux_loss_alpha")?.unwrap_or(0.1);
-        let weight_rule = if self.bool("norm_topk_prob")?.unwrap_or(true) { WeightRule::NormalisedIfSeveral } else { WeightRule::Softmax };
+        let weight_rule =
+            if self.bool("norm_topk_prob")?.unwrap_or(true) { WeightRule::NormalisedIfSeveral } else { WeightRule::Softmax };
         Ok(MoeConfig {
             num_experts: self.usize("n_routed_experts")?.unwrap_or(4),
             num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(2),

@@ -22,7 +22,10 @@ use crate::{Error, Result};
 pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     let dir = dir.as_ref();
     if !dir.is_dir() {
-        return Err(Error::config(format!("{} is not a directory; a model is one that holds config.json and model.safetensors", dir.display())));
+        return Err(Error::config(format!(
+            "{} is not a directory; a model is one that holds config.json and model.safetensors",
+            dir.display()
+        )));
     }
     let file = WeightsFile::open(dir.join("model.safetensors"))?;
     let config = read_config(dir.join("config.json"), &file.names())?;

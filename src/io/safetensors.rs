@@ -70,7 +70,10 @@ impl WeightsFile {
             Dtype::BF16 => convert(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32()),
             Dtype::F16 => convert(bytes, values, |b| half::f16::from_le_bytes(b).to_f32()),
             other => {
-                return Err(Error::format(&self.path, format!("the tensor `{name}` has dtype {other:?}; f32, bf16 and f16 can be read")));
+                return Err(Error::format(
+                    &self.path,
+                    format!("the tensor `{name}` has dtype {other:?}; f32, bf16 and f16 can be read"),
+                ));
             }
         }
         Ok(())
@@ -91,7 +94,9 @@ impl WeightsFile {
         match dtype {
             Dtype::I32 => convert(bytes, &mut values, i32::from_le_bytes),
             Dtype::I64 => convert(bytes, &mut values, |b| i64::from_le_bytes(b) as i32),
-            other => return Err(Error::format(&self.path, format!("the tensor `{name}` has dtype {other:?}, expected i32 or i64"))),
+            other => {
+                return Err(Error::format(&self.path, format!("the tensor `{name}` has dtype {other:?}, expected i32 or i64")));
+            }
         }
         Ok((shape, values))
     }
@@ -144,7 +149,12 @@ mod tests {
         assert_eq!(file.f32("b").unwrap(), ([2, 3].into(), values[..6].to_vec()));
         assert_eq!(file.f32("a").unwrap(), ([3].into(), values[6..].to_vec()));
         let mut wrong = [0.0; 6];
-        assert!(file.read_f32("b", &[3, 2].into(), &mut wrong).unwrap_err().to_string().contains("`b` has shape [2, 3], expected [3, 2]"));
+        assert!(
+            file.read_f32("b", &[3, 2].into(), &mut wrong)
+                .unwrap_err()
+                .to_string()
+                .contains("`b` has shape [2, 3], expected [3, 2]")
+        );
         assert!(file.f32("c").unwrap_err().to_string().contains("`c` is missing"));
         assert!(file.i32("a").unwrap_err().to_string().contains("dtype F32"));
     }
@@ -157,7 +167,8 @@ mod tests {
         let bf16: Vec<u8> = values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
         let f16: Vec<u8> = values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect();
         let views = [(Dtype::BF16, "bf16", bf16), (Dtype::F16, "f16", f16)];
-        let views = views.iter().map(|(dtype, name, data)| (*name, safetensors::tensor::TensorView::new(*dtype, vec![2], data).unwrap()));
+        let views =
+            views.iter().map(|(dtype, name, data)| (*name, safetensors::tensor::TensorView::new(*dtype, vec![2], data).unwrap()));
         safetensors::serialize_to_file(views, None, &path).unwrap();
         let file = WeightsFile::open(&path).unwrap();
         assert_eq!(file.f32("bf16").unwrap().1, values);

@@ -87,7 +87,8 @@ pub fn compare(dir: impl AsRef<Path>, dtype: DType) -> Result<Vec<Comparison>> {
 }
 
 fn losses(golden: &WeightsFile, loss: &Loss) -> Result<Vec<Comparison>> {
-    let computed = [("loss", loss.total.value().item()?, true), ("ce_loss", loss.cross_entropy, false), ("aux_loss", loss.aux, false)];
+    let computed =
+        [("loss", loss.total.value().item()?, true), ("ce_loss", loss.cross_entropy, false), ("aux_loss", loss.aux, false)];
     let mut comparisons = Vec::new();
     for (name, value, required) in computed {
         if golden.contains(name) {

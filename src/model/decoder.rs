@@ -4,15 +4,16 @@
 
 use std::sync::Arc;
 
+use super::cache::{Cache, LayerCache};
 use super::config::ModelConfig;
 use super::weights::{Experts, FeedForward, Init, Layer, Mlp, Weights, initialise};
-use crate::ops::attention::{AttentionMask, AttentionDropout, KeyValueCache, attend_cached, attention};
+use crate::ops::attention::{Attention, attention};
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::dropout::{DropoutMask, dropout};
 use crate::ops::embedding::embedding;
 use crate::ops::gated::gated;
 use crate::ops::linear::linear;
-use crate::ops::moe::{Routed, RouterConfig, Routing, combine, grouped_linear, permute, router};
+use crate::ops::moe::{self, Routed, RouterConfig, Routing, moe};
 use crate::ops::rmsnorm::{add_rmsnorm, rmsnorm};
 use crate::ops::rope::{Frequencies, Positions, RopeLayout, RopeTable, rope};
 use crate::ops::split::split;
@@ -95,24 +96,6 @@ pub struct Loss {
     pub expert_counts: Vec<Vec<usize>>,
 }
 
-/// Keys and values of one sequence, of each layer.
-#[derive(Debug, Clone)]
-pub struct Cache {
-    layers: Vec<KeyValueCache>,
-}
-
-impl Cache {
-    /// Tokens in it.
-    pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, KeyValueCache::len)
-    }
-
-    /// Whether it holds nothing yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 impl Model {
     /// A model with given parameters, which must lie as [`Model::layout`] says.
     pub fn new(config: ModelConfig, params: Params) -> Result<Self> {
@@ -121,7 +104,8 @@ impl Model {
         if layout.len() != params.layout().len() {
             return Err(Error::Internal("parameters of another layout than the model's".into()));
         }
-        let frequencies = Frequencies::new(config.head_dim, config.rope_theta, config.max_position_embeddings, config.rope_scaling)?;
+        let frequencies =
+            Frequencies::new(config.head_dim, config.rope_theta, config.max_position_embeddings, config.rope_scaling)?;
         let rope = RopeTable::new(frequencies, config.max_position_embeddings);
         Ok(Self { config, weights, params, rope })
     }
@@ -161,7 +145,7 @@ impl Model {
     /// An empty cache for a sequence of up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Cache {
         let [_, k, v] = self.config.qkv_widths();
-        Cache { layers: (0..self.config.num_hidden_layers).map(|_| KeyValueCache::new(capacity, k, v)).collect() }
+        Cache::new(self.config.num_hidden_layers, capacity, [k, v])
     }
 
     /// All blocks and the final norm.
@@ -181,7 +165,14 @@ impl Model {
 
     /// Next-token cross-entropy against `targets` `[B, T]` (shifted already), summed over the counted ones and divided by
     /// `denominator`, plus the auxiliary losses times `aux_weight`.
-    pub fn loss(&self, tape: &mut Tape, forward: &Forward, targets: Arc<[i32]>, denominator: usize, aux_weight: f64) -> Result<Loss> {
+    pub fn loss(
+        &self,
+        tape: &mut Tape,
+        forward: &Forward,
+        targets: Arc<[i32]>,
+        denominator: usize,
+        aux_weight: f64,
+    ) -> Result<Loss> {
         let output = self.hidden(tape, forward)?;
         tape.enter("lm_head");
         let head = tape.param(&self.params, &self.weights.head);
@@ -218,7 +209,7 @@ impl Model {
         for (l, layer) in self.weights.layers.iter().enumerate() {
             let site = SITES_PER_LAYER * l as u64 + 1;
             tape.enter(format!("model.layers.{l}.self_attn"));
-            let attended = self.attention(tape, layer, &y, forward, site, cache.as_mut().map(|cache| &mut cache.layers[l]))?;
+            let attended = self.attention(tape, layer, &y, forward, site, cache.as_mut().map(|cache| cache.layer(l)))?;
             let attended = self.drop(tape, attended, forward, site + 1)?;
             let norm = tape.param(&self.params, &layer.post_attention_norm);
             (h, y) = add_rmsnorm(tape, &h, &attended, &norm, eps)?;
@@ -255,7 +246,7 @@ impl Model {
         x: &Var,
         forward: &Forward,
         site: u64,
-        cache: Option<&mut KeyValueCache>,
+        cache: Option<&mut LayerCache>,
     ) -> Result<Var> {
         let config = &self.config;
         let qkv = linear(tape, x, &tape.param(&self.params, &layer.qkv))?;
@@ -268,22 +259,16 @@ impl Model {
         let positions = Positions::Consecutive { start, seq_len: forward.seq_len };
         q = rope(tape, &q, &self.rope, positions.clone(), RopeLayout::Halves)?;
         k = rope(tape, &k, &self.rope, positions, RopeLayout::Halves)?;
-        let scale = (config.head_dim as f64).sqrt().recip();
-        let heads = [config.num_attention_heads, config.num_key_value_heads];
+        let mut settings =
+            Attention::new(forward.rows, forward.seq_len, config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let o = match cache {
-            Some(cache) => attend_cached(q.value(), k.value(), v.value(), cache, heads, scale)?.into(),
+            Some(cache) => cache.attend(q.value(), k.value(), v.value(), &settings)?.into(),
             None => {
-                let mask = AttentionMask {
-                    rows: forward.rows,
-                    seq_len: forward.seq_len,
-                    document_starts: forward.document_starts.clone(),
-                    attention_mask: forward.attention_mask.clone(),
-                };
-                let dropout = match &forward.dropout {
-                    Some(random) if config.dropout > 0.0 => Some(AttentionDropout(random.mask(config.dropout, site))),
-                    _ => None,
-                };
-                attention(tape, &q, &k, &v, heads, scale, mask, dropout)?
+                settings.document_starts = forward.document_starts.clone();
+                settings.attention_mask = forward.attention_mask.clone();
+                let random = forward.dropout.as_ref().filter(|_| config.dropout > 0.0);
+                settings.dropout = random.map(|random| random.mask(config.dropout, site));
+                attention(tape, &q, &k, &v, settings)?
             }
         };
         linear(tape, &o, &tape.param(&self.params, &layer.o))
@@ -296,16 +281,16 @@ impl Model {
         linear(tape, &inner, &tape.param(&self.params, &mlp.down))
     }
 
-    /// `Σ_k w_k · expert_{e_k}(x) + Σ shared(x)`.
+    /// `Σ_k w_k · expert_{e_k}(x) + Σ shared(x)`, and how the tokens were routed.
     fn experts(&self, tape: &mut Tape, experts: &Experts, x: &Var) -> Result<(Var, Routed)> {
-        let Some(moe) = &self.config.moe else { return Err(Error::Internal("experts without a configuration".into())) };
-        let settings = RouterConfig { top_k: moe.num_experts_per_tok, weights: moe.weight_rule, aux_loss: moe.aux_loss };
-        let routed = router(tape, x, &tape.param(&self.params, &experts.router), &settings)?;
-        let sorted = permute(tape, x, &routed.routing)?;
-        let gate_up = grouped_linear(tape, &sorted, &tape.param(&self.params, &experts.gate_up), &routed.routing)?;
-        let inner = gated(tape, &gate_up, self.config.hidden_act)?;
-        let out = grouped_linear(tape, &inner, &tape.param(&self.params, &experts.down), &routed.routing)?;
-        let mut y = combine(tape, &out, &routed.weights, &routed.routing)?.reshape(x.value().shape())?;
+        let Some(config) = &self.config.moe else { return Err(Error::Internal("experts without a configuration".into())) };
+        let settings = RouterConfig { top_k: config.num_experts_per_tok, weights: config.weight_rule, aux_loss: config.aux_loss };
+        let weights = moe::Experts {
+            router: tape.param(&self.params, &experts.router),
+            gate_up: tape.param(&self.params, &experts.gate_up),
+            down: tape.param(&self.params, &experts.down),
+        };
+        let (mut y, routed) = moe(tape, x, &weights, self.config.hidden_act, &settings)?;
         for shared in &experts.shared {
             let fed = self.mlp(tape, shared, x)?;
             y = add(tape, &y, &fed)?;

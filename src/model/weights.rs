@@ -68,7 +68,8 @@ impl Weights {
         let mut layout = Layout::default();
         let h = config.hidden_size;
         let embedding = layout.add("model.embed_tokens.weight", [config.vocab_size, h]);
-        let layers = (0..config.num_hidden_layers).map(|l| Layer::layout(&mut layout, config, &format!("model.layers.{l}"))).collect();
+        let layers =
+            (0..config.num_hidden_layers).map(|l| Layer::layout(&mut layout, config, &format!("model.layers.{l}"))).collect();
         let final_norm = layout.add("model.norm.weight", [h]);
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
@@ -118,7 +119,9 @@ impl Experts {
             router,
             gate_up: layout.add_fused(&gate_up, h).reshaped([experts, 2 * i, h]),
             down: layout.add_fused(&down, i).reshaped([experts, h, i]),
-            shared: (0..moe.num_shared_experts).map(|s| Mlp::layout(layout, &format!("{prefix}.shared_experts.{s}"), h, i)).collect(),
+            shared: (0..moe.num_shared_experts)
+                .map(|s| Mlp::layout(layout, &format!("{prefix}.shared_experts.{s}"), h, i))
+                .collect(),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 pub mod adamw;
 pub mod add;
+pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;
-pub mod attention;
 pub mod linear;
 pub mod moe;
 pub mod rmsnorm;

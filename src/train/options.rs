@@ -212,9 +212,11 @@ impl Options {
         let options = overlay(base.clone(), settings)?;
         options.validate()?;
         let resumed = serde_json::to_value(&options).map_err(|e| Error::Internal(e.to_string()))?;
-        let changed = base.as_object().into_iter().flatten().find(|(name, value)| {
-            !FREE_ON_RESUME.contains(&name.as_str()) && resumed.get(name.as_str()) != Some(value)
-        });
+        let changed = base
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(name, value)| !FREE_ON_RESUME.contains(&name.as_str()) && resumed.get(name.as_str()) != Some(value));
         match changed {
             Some((name, value)) => Err(Error::config(format!(
                 "the run began with {name} {value}, and cannot go on to the same bits with {}; leave the flag out, or begin a new run",
@@ -263,7 +265,9 @@ impl Options {
             ("grad-clip", self.grad_clip, 0.0..f64::INFINITY),
         ];
         match ranges.iter().find(|(_, value, range)| !range.contains(value)) {
-            Some((name, value, range)) => Err(Error::config(format!("{name} is {value}; it must lie in [{}, {})", range.start, range.end))),
+            Some((name, value, range)) => {
+                Err(Error::config(format!("{name} is {value}; it must lie in [{}, {})", range.start, range.end)))
+            }
             None => Ok(()),
         }
     }

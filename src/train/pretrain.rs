@@ -161,7 +161,9 @@ impl Run {
         let run_dir = options.out_dir.clone();
         if run_dir.join("checkpoints").is_dir() || run_dir.join(FILE_NAME).exists() {
             let dir = run_dir.display();
-            return Err(Error::config(format!("{dir} holds a run already; go on with it by --from-resume 1, or name another --out-dir")));
+            return Err(Error::config(format!(
+                "{dir} holds a run already; go on with it by --from-resume 1, or name another --out-dir"
+            )));
         }
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let model = first_model(&options, &corpus)?;
@@ -184,15 +186,13 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let run_dir = options.out_dir.clone();
-        let store = store.keeping(options.keep)?;
+        let store = store.keeping(options.keep);
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let data = state::data_fingerprint(&corpus);
         if data != progress.data {
             return Err(Error::config(format!("the run began on other data ({}) than there is now ({data})", progress.data)));
         }
-        let config = options.model(corpus.tokenizer.vocab_size())?;
-        let model = Model::random(with_special_tokens(config, &corpus), options.init, options.seed)?;
-        let mut trainer = Trainer::new(model, &options);
+        let mut trainer = Trainer::new(first_model(&options, &corpus)?, &options);
         state::restore(checkpoint, &mut trainer)?;
         let total = corpus.micro_batches(&options)?;
         let (log, events) = (MetricsLog::resume(&run_dir, progress.step)?, EventWriter::create(&run_dir, Some(progress.step))?);
@@ -324,7 +324,10 @@ impl Run {
         match error {
             Error::NonFinite(message) => {
                 let left = match self.last_saved {
-                    Some(step) => format!("the last good checkpoint is {}", self.options.out_dir.join(format!("checkpoints/step-{step}")).display()),
+                    Some(step) => format!(
+                        "the last good checkpoint is {}",
+                        self.options.out_dir.join(format!("checkpoints/step-{step}")).display()
+                    ),
                     None => "no checkpoint was saved yet".to_owned(),
                 };
                 Error::NonFinite(format!("{message}; {left}. A lower learning rate, more warm-up or other data may help"))

@@ -166,7 +166,8 @@ impl Trainer {
         let dropout = training_step.filter(|_| self.model.config().dropout > 0.0);
         let forward = Forward {
             document_starts: (!whole_rows).then(|| batch.document_starts.as_slice().into()),
-            dropout: dropout.map(|step| Dropout { philox: self.dropout.stream(step), sample_ids: batch.sample_ids.as_slice().into() }),
+            dropout: dropout
+                .map(|step| Dropout { philox: self.dropout.stream(step), sample_ids: batch.sample_ids.as_slice().into() }),
             ..Forward::plain(batch.rows, batch.seq_len, batch.input_ids.as_slice())
         };
         (forward, batch.targets.as_slice().into())

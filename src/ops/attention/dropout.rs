@@ -1,34 +1,23 @@
 //! Dropout of attention probabilities: which ones, as a pure function of sample, head, query and key.
+//!
+//! The counter's layout, the same in the kernels: under the generator `philox.stream(sample id)`, the block at counter
+//! `[16·(key / 64) + key mod 16, query, head, 0]` holds in its word number `(key / 16) mod 4` the key's random bits, and the key is
+//! kept where they are at least `p·2³²`. `query` and `key` are indices in the row. The four words of a block serve keys that are
+//! 16 apart: 16 blocks give 64 neighbouring keys in vector order here, and the accumulators of a tensor-core product, whose
+//! columns repeat every 8, use all the words that they ask for.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::cpu::vectorized;
+use crate::ops::dropout::DropoutMask;
 use crate::rng::Philox;
 use crate::tensor::Float;
 use crate::{Error, Result};
 
-/// Drops each probability with chance `p`, and multiplies the others by `1/(1−p)`.
-///
-/// The counter's layout, the same in the kernels: under the generator `philox.stream(sample id)`, the block at counter
-/// `[16·(key / 64) + key mod 16, query, head, 0]` holds in its word number `(key / 16) mod 4` the key's random bits, and the key is
-/// kept where they are at least `p·2³²`. `query` and `key` are indices in the row. The four words of a block serve keys that are
-/// 16 apart: 16 blocks give 64 neighbouring keys in vector order here, and the accumulators of a tensor-core product, whose
-/// columns repeat every 8, use all the words that they ask for.
-#[derive(Debug, Clone)]
-pub struct Dropout {
-    /// The chance, in `0 .. 1`.
-    pub p: f64,
-    /// The generator for this place in the model at this step.
-    pub philox: Philox,
-    /// The global index of each sequence's sample `[B]`, so that the bits do not depend on how a batch is cut.
-    pub sample_ids: Arc<[u64]>,
-}
-
 /// Keys that 16 blocks serve.
 const SPAN: usize = 64;
 
-impl Dropout {
+impl DropoutMask {
     pub(super) fn check(&self, batch: usize) -> Result<()> {
         if !(0.0..1.0).contains(&self.p) {
             return Err(Error::config(format!("dropout must be at least 0 and less than 1, got {}", self.p)));

@@ -18,13 +18,13 @@ mod tests;
 
 use std::sync::Arc;
 
+use super::dropout::DropoutMask;
 use super::{inputs, shape_error};
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Element, Float, Recycled, Tensor};
 use crate::{Error, Result, with_float};
 
 pub use cached::attend_cached;
-pub use dropout::Dropout;
 use tiles::{Heads, Problem};
 
 /// Sizes and masks of one attention, which is also the operation.
@@ -45,7 +45,7 @@ pub struct Attention {
     /// 0 where a token is padding `[B·T]`, which no query attends to. A query without any key left gives zeros.
     pub attention_mask: Option<Arc<[i32]>>,
     /// Dropout of the probabilities.
-    pub dropout: Option<Dropout>,
+    pub dropout: Option<DropoutMask>,
 }
 
 impl Attention {

@@ -51,8 +51,8 @@ fn attention_mask(batch: usize, seq_len: usize) -> Option<Arc<[i32]>> {
     Some((0..batch * seq_len).map(|i| i32::from(real(i / seq_len, i % seq_len))).collect())
 }
 
-fn dropout(p: f64, batch: usize) -> Option<Dropout> {
-    Some(Dropout { p, philox: Philox::new(5), sample_ids: (100..100 + batch as u64).collect() })
+fn dropout(p: f64, batch: usize) -> Option<DropoutMask> {
+    Some(DropoutMask { p, philox: Philox::new(5), sample_ids: (100..100 + batch as u64).collect() })
 }
 
 #[test]
@@ -229,10 +229,10 @@ fn the_bits_do_not_depend_on_the_batch() {
     let whole = run(&options, &qkv);
     let of_last =
         |x: &Tensor| Tensor::new([70, x.shape().cols()], x.data::<f32>().unwrap()[140 * x.shape().cols()..].to_vec()).unwrap();
-    let sample = Some(Dropout { sample_ids: [102].into(), ..dropout(0.25, 1).unwrap() });
+    let sample = Some(DropoutMask { sample_ids: [102].into(), ..dropout(0.25, 1).unwrap() });
     let alone = run(&Attention { batch: 1, dropout: sample, ..options.clone() }, &qkv.each_ref().map(of_last));
     assert_eq!(alone.data::<f32>().unwrap(), &whole.data::<f32>().unwrap()[140 * 16..]);
-    let other = Some(Dropout { sample_ids: [7].into(), ..dropout(0.25, 1).unwrap() });
+    let other = Some(DropoutMask { sample_ids: [7].into(), ..dropout(0.25, 1).unwrap() });
     let other = run(&Attention { batch: 1, dropout: other, ..options }, &qkv.each_ref().map(of_last));
     assert_ne!(other.data::<f32>().unwrap(), alone.data::<f32>().unwrap());
 }

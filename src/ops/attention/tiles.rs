@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::Dropout;
 use crate::cpu::gemm::MatRef;
+use crate::ops::dropout::DropoutMask;
 use crate::tensor::Float;
 
 /// Query rows of a tile that the products are fast at: tokens of a block times the query heads of a group.
@@ -46,7 +46,7 @@ pub(super) struct Problem<'a, F> {
     pub v: Heads<'a, F>,
     pub document_starts: Option<&'a [i32]>,
     pub attention_mask: Option<&'a [i32]>,
-    pub dropout: Option<&'a Dropout>,
+    pub dropout: Option<&'a DropoutMask>,
 }
 
 /// Tokens of one sequence as seen by one key head: their queries, token by token, are the rows of a tile.

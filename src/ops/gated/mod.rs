@@ -34,6 +34,34 @@ pub enum Activation {
     Relu,
 }
 
+impl Activation {
+    /// The name in public configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::Relu => "relu",
+        }
+    }
+}
+
+impl std::str::FromStr for Activation {
+    type Err = crate::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "silu" | "swish" => Ok(Self::Silu),
+            "gelu" => Ok(Self::Gelu),
+            "gelu_pytorch_tanh" | "gelu_new" => Ok(Self::GeluTanh),
+            "relu" => Ok(Self::Relu),
+            _ => Err(crate::Error::config(format!(
+                "no activation is called `{name}`; there are silu, gelu, gelu_pytorch_tanh, relu"
+            ))),
+        }
+    }
+}
+
 /// The operation; see the module.
 struct Gated {
     activation: Activation,

@@ -50,6 +50,17 @@ pub enum AuxLoss {
     },
 }
 
+impl AuxLoss {
+    /// The weight as it is published; 0 where there is no loss.
+    pub fn factor(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Sequence { alpha } | Self::Token { alpha } => alpha,
+            Self::Switch { coef } => coef,
+        }
+    }
+}
+
 /// The operation; see the module.
 struct Balance {
     routing: Arc<Routing>,

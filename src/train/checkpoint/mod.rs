@@ -83,6 +83,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The same store, which keeps another number of checkpoints from its next save on.
+    pub fn keeping(self, keep: usize) -> Self {
+        Self { keep: keep.max(1), ..self }
+    }
+
     /// Saves `files`, pairs of a name and what writes its content, as the checkpoint of `step`, and drops the oldest beyond `keep`.
     ///
     /// A checkpoint of the same step is replaced; one of a later step is left (see [`discard_after`](Self::discard_after)). On an

@@ -1,0 +1,66 @@
+//! The public implementations' numbers: loss, logits, every gradient and greedy tokens, by name.
+
+use std::path::{Path, PathBuf};
+
+use ferromind::lab::golden::compare;
+use ferromind::tensor::DType;
+
+fn cases() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut cases: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+#[test]
+fn every_case_passes() {
+    let cases = cases();
+    assert_eq!(cases.len(), 7);
+    for case in cases {
+        for dtype in [DType::F32, DType::F64] {
+            let failed: Vec<_> = compare(&case, dtype).unwrap().into_iter().filter(|c| !c.pass).collect();
+            assert!(failed.is_empty(), "{} in {dtype}: {failed:#?}", case.display());
+        }
+    }
+}
+
+/// A copy of a case with one bit of `file` at byte `at` from its end changed.
+fn damaged(file: &str, at: usize) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&cases()[0]).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = dir.path().join(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - at;
+    bytes[at] ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+    dir
+}
+
+#[test]
+fn a_changed_weight_or_golden_value_is_seen() {
+    for file in ["model.safetensors", "golden.safetensors"] {
+        let dir = damaged(file, 2); // the largest bits of the last value's fraction
+        assert!(compare(dir.path(), DType::F32).unwrap().iter().any(|c| !c.pass), "{file}");
+    }
+}
+
+#[test]
+fn a_missing_gradient_is_a_failure() {
+    let dir = damaged("config.json", 1);
+    let path = dir.path().join("config.json");
+    std::fs::copy(cases()[0].join("config.json"), path).unwrap();
+    let golden = dir.path().join("golden.safetensors");
+    let bytes = std::fs::read(&golden).unwrap();
+    let text = b"grad.model.norm.weight";
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    let mut renamed = bytes;
+    renamed[at + 5] = b'M';
+    std::fs::write(golden, renamed).unwrap();
+    let comparisons = compare(dir.path(), DType::F32).unwrap();
+    let missing: Vec<_> = comparisons.iter().filter(|c| c.missing.is_some()).map(|c| c.name.as_str()).collect();
+    assert_eq!(missing, ["grad.model.norm.weight", "grad.Model.norm.weight"]);
+    assert!(comparisons.iter().filter(|c| c.missing.is_some()).all(|c| !c.pass));
+}
