@@ -1,0 +1,72 @@
+//! `ferromind generate`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use ferromind::data::Tokenizer;
+use ferromind::infer::{Generation, Sampling};
+use ferromind::io::load_model;
+
+#[derive(Args)]
+pub struct Flags {
+    /// A run directory, or any model directory with config.json, model.safetensors and tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What the text begins with [default: the beginning-of-text token alone]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prompt: String,
+    /// Tokens to write at most; the text may end before
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// 0 takes the likeliest token each time (greedy); higher is more varied
+    #[arg(long, default_value_t = Sampling::default().temperature)]
+    temperature: f64,
+    /// Only the k likeliest tokens; 0 is off
+    #[arg(long, default_value_t = Sampling::default().top_k)]
+    top_k: usize,
+    /// Only the likeliest tokens up to this share of the probability; 1 is off
+    #[arg(long, default_value_t = Sampling::default().top_p)]
+    top_p: f64,
+    /// Only tokens at least this share as likely as the likeliest; 0 is off
+    #[arg(long, default_value_t = Sampling::default().min_p)]
+    min_p: f64,
+    /// Makes tokens that were seen less likely; 1 is off
+    #[arg(long, default_value_t = Sampling::default().repetition_penalty)]
+    repetition_penalty: f64,
+    /// One seed, one text
+    #[arg(long, default_value_t = Sampling::default().seed)]
+    seed: u64,
+    /// Threads; 0 takes one for each core
+    #[arg(long, default_value_t = 0)]
+    num_workers: usize,
+}
+
+/// Streams the prompt and what the model writes after it.
+pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    super::use_threads(flags.num_workers)?;
+    let model = load_model(&flags.model)?;
+    let tokenizer = Tokenizer::load(&flags.model)?;
+    let mut prompt: Vec<u32> = tokenizer.bos_id().into_iter().collect();
+    prompt.extend(tokenizer.encode(&flags.prompt)?);
+    let sampling = Sampling {
+        repetition_penalty: flags.repetition_penalty,
+        temperature: flags.temperature,
+        top_k: flags.top_k,
+        top_p: flags.top_p,
+        min_p: flags.min_p,
+        seed: flags.seed,
+    };
+    let generation = Generation::new(&model, &prompt, sampling, flags.max_new_tokens)?;
+    let mut stream = tokenizer.decode_stream(true);
+    if !super::print_streamed(&flags.prompt)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for token in generation {
+        if !super::print_streamed(&stream.push(token?)?)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    super::print_streamed(&format!("{}\n", stream.finish()?))?;
+    Ok(ExitCode::SUCCESS)
+}

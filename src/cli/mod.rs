@@ -1,0 +1,70 @@
+//! The commands, one file each: they parse, print and call the library.
+
+mod bench;
+mod generate;
+mod lab;
+mod learn;
+mod pretrain;
+mod tokenizer;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Train, run and take apart small language models.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model on text; with no flags, a small one on embedded stories in about a minute
+    Pretrain(Box<pretrain::Flags>),
+    /// Let a model write on from a prompt
+    Generate(generate::Flags),
+    /// Make tokenizers
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Command),
+    /// Check the engine against what others computed
+    #[command(subcommand)]
+    Lab(lab::Command),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Print the numbers of a page under learn/
+    Learn(learn::Flags),
+}
+
+/// Runs the command that was typed.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Pretrain(flags) => pretrain::run(&flags),
+        Command::Generate(flags) => generate::run(&flags),
+        Command::Tokenizer(command) => tokenizer::run(command),
+        Command::Lab(command) => lab::run(command),
+        Command::Bench(command) => bench::run(command),
+        Command::Learn(flags) => learn::run(&flags),
+    }
+}
+
+/// Sets the number of threads; 0 leaves one for each core.
+fn use_threads(threads: usize) -> anyhow::Result<()> {
+    if threads > 0 {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    Ok(())
+}
+
+/// Writes to standard output; a reader that has gone away (`| head`) ends the program quietly.
+fn print_streamed(text: &str) -> anyhow::Result<bool> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
