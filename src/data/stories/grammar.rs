@@ -57,7 +57,7 @@ const LOSS: Beat = &[
 const SEARCH: Beat = &[
     "{He} searched {indoors} and found only {junk}.",
     "{He} looked {indoors}, but there was only {junk}.",
-    "{Hero} looked {indoors} and found nothing but {junk}.",
+    "{He} looked {indoors} and found nothing but {junk}.",
     "\"Where can it be?\" said {hero}, and looked {indoors}.",
 ];
 
@@ -67,13 +67,16 @@ const HINT: Beat = &[
     "The {helper} said, \"Go and look {spot}, for {reason}.\"",
 ];
 
-const FOUND: Beat =
-    &["{He} ran, and there was the {thing}, {trace}.", "And there it lay, {trace}.", "{Hero} went, and there it was, {trace}."];
+const FOUND: Beat = &[
+    "{He} ran, and there was the {thing}, {trace}.",
+    "And there it lay, {trace}.",
+    "{He} went to see, and there it was, {trace}.",
+];
 
 const KEPT: Beat = &[
-    "From that day on the {thing} hung {safe}.",
-    "That night the {thing} slept {safe}, and {hero} slept too.",
-    "Now it is always {safe}, and {hero} {habit} again.",
+    "From that day on it was always {safe}.",
+    "That night the {thing} slept {safe}, and {he} slept too.",
+    "Now it lives {safe}, and {hero} {habit}.",
     "{He} put it {safe}, and to this day {he} {habit}.",
 ];
 
@@ -86,7 +89,7 @@ const DREAM: Beat = &[
     "{His} {kin} knew that {he} longed to {dream}.",
 ];
 
-const DOUBT: Beat = &["But {doubt}, and {he} {gloom}.", "Alas, {doubt}, so {hero} {gloom}.", "{He} {gloom}, because {doubt}."];
+const DOUBT: Beat = &["But {doubt}, and {he} {gloom}.", "Alas, {doubt}, so {he} {gloom}.", "{He} {gloom}, because {doubt}."];
 
 const ADVICE: Beat = &[
     "\"{Advice},\" said the {helper}, \"and {promise}.\"",
@@ -124,7 +127,7 @@ const NEED: Beat = &[
 const ROAD: Beat = &[
     "So one {weather} {day} {he} set out with {food}.",
     "One {weather} {day} {he} packed {food} and set out to find one.",
-    "On a {weather} {day} {hero} took {food} and went to look for one.",
+    "On a {weather} {day} {he} took {food} and went to look for one.",
 ];
 
 const TROUBLE: Beat = &[
@@ -141,12 +144,12 @@ const REWARD: Beat = &[
     "\"{Proverb},\" said the {helper}, \"so take this {thing}.\"",
 ];
 
-const RETURN: Beat = &["{Hero} ran home and hid it {safe}.", "{He} carried it home with great care.", ""];
+const RETURN: Beat = &["{He} ran home and hid it {safe}.", "{He} carried it home with great care.", ""];
 
 const GIVEN: Beat = &[
     "{His} {kin} laughed and cried, and they shared {prize}.",
     "{His} {kin} loved it, and to this day {he} {habit}.",
-    "And so the {kin} got a gift, and {hero} got a friend, the {helper}.",
+    "And so the {kin} got a gift, and {hero} got a friend.",
 ];
 
 // Shared by the first two.
@@ -158,38 +161,23 @@ const HELPER: Beat = &[
     "{He} told a {manner} {helper}, who sat there {with}.",
 ];
 
-const THANKS: Beat =
-    &["{Hero} gave the {helper} {food}.", "For the {helper} there was {food}.", "The {helper} asked only for {food}.", ""];
+const THANKS: Beat = &["{Hero} gave the {helper} {food}.", "{He} thanked it with {food}.", "It asked only for {food}.", ""];
 
 /// The words. Slots of one list are chosen together.
 pub(super) const LISTS: &[List] = &[
     list(
         "hero|he|his|him",
         &[
-            "Ada|she|her|her",
             "Greta|she|her|her",
-            "Ivy|she|her|her",
-            "Juna|she|her|her",
             "Lotte|she|her|her",
             "Mira|she|her|her",
             "Nell|she|her|her",
-            "Pia|she|her|her",
             "Rosa|she|her|her",
-            "Saskia|she|her|her",
-            "Tilda|she|her|her",
-            "Wren|she|her|her",
             "Bruno|he|his|him",
             "Emil|he|his|him",
             "Finn|he|his|him",
-            "Hugo|he|his|him",
-            "Jasper|he|his|him",
-            "Leo|he|his|him",
-            "Milo|he|his|him",
-            "Oskar|he|his|him",
             "Otto|he|his|him",
-            "Rufus|he|his|him",
             "Theo|he|his|him",
-            "Tom|he|his|him",
         ],
     ),
     list(
@@ -199,17 +187,21 @@ pub(super) const LISTS: &[List] = &[
             "bear",
             "clockmaker",
             "cobbler",
+            "doctor",
             "farmer",
             "fox",
             "gardener",
             "hare",
             "juggler",
             "miller",
+            "monkey",
             "mouse",
             "otter",
             "painter",
+            "poet",
             "sailor",
             "shepherd",
+            "soldier",
             "squirrel",
             "tailor",
             "teacher",
@@ -228,18 +220,21 @@ pub(super) const LISTS: &[List] = &[
             "dreamy",
             "forgetful",
             "gentle",
-            "honest",
-            "lonely",
+            "daring",
             "lively",
+            "lonely",
             "nervous",
+            "noisy",
             "patient",
             "proud",
             "quiet",
             "restless",
             "shy",
             "stubborn",
+            "thoughtful",
             "tidy",
             "young",
+            "thin",
         ],
     ),
     list(
@@ -261,6 +256,10 @@ pub(super) const LISTS: &[List] = &[
             "in a tiny village",
             "between two rivers",
             "beside a lake",
+            "above a bakery",
+            "in a cave",
+            "in a train station",
+            "behind a church",
         ],
     ),
     list("kin", &["aunt", "brother", "cousin", "father", "grandfather", "grandmother", "mother", "neighbor", "sister", "uncle"]),
@@ -271,18 +270,12 @@ pub(super) const LISTS: &[List] = &[
             "silver", "striped", "white", "wooden", "yellow",
         ],
     ),
-    list(
-        "thing",
-        &[
-            "basket", "bell", "bottle", "bowl", "clock", "comb", "cup", "drum", "fiddle", "flute", "hat", "kite", "lamp",
-            "lantern", "map", "mirror", "ring", "spoon", "teapot", "whistle",
-        ],
-    ),
+    list("thing", &["bell", "clock", "drum", "fiddle", "kite", "lantern", "mirror", "ring", "spoon", "teapot"]),
     list(
         "weather",
         &[
-            "bright", "cold", "dark", "foggy", "gray", "mild", "misty", "rainy", "snowy", "still", "stormy", "sunny", "warm",
-            "windy",
+            "bright", "chilly", "cold", "dark", "foggy", "gray", "lovely", "mild", "misty", "rainy", "snowy", "still", "stormy",
+            "sunny", "warm", "windy",
         ],
     ),
     list("day", &["afternoon", "day", "evening", "Friday", "Monday", "morning", "Saturday", "Sunday", "Thursday", "Tuesday"]),
@@ -319,7 +312,7 @@ pub(super) const LISTS: &[List] = &[
         &[
             "a bent nail",
             "a button",
-            "a cold potato",
+            "a bent fork",
             "a dry leaf",
             "a ball of string",
             "a piece of chalk",
@@ -329,31 +322,12 @@ pub(super) const LISTS: &[List] = &[
             "three beans",
         ],
     ),
-    list(
-        "helper",
-        &[
-            "beetle",
-            "cat",
-            "crow",
-            "donkey",
-            "duck",
-            "frog",
-            "goose",
-            "hedgehog",
-            "heron",
-            "mole",
-            "owl",
-            "robin",
-            "snail",
-            "toad",
-            "tortoise",
-            "turtledove",
-        ],
-    ),
+    list("helper", &["beetle", "crow", "frog", "goose", "hedgehog", "owl", "snail", "toad"]),
     list(
         "manner",
         &[
             "busy",
+            "fat",
             "friendly",
             "grumpy",
             "hungry",
@@ -365,6 +339,8 @@ pub(super) const LISTS: &[List] = &[
             "small",
             "talkative",
             "tired",
+            "wet",
+            "wrinkled",
             "wise",
         ],
     ),
@@ -381,6 +357,10 @@ pub(super) const LISTS: &[List] = &[
             "with an umbrella",
             "with muddy feet",
             "with a smile",
+            "with a ladder",
+            "with a letter",
+            "with a cough",
+            "with a sigh",
         ],
     ),
     list(
@@ -515,6 +495,10 @@ pub(super) const LISTS: &[List] = &[
             "a plum",
             "a carrot",
             "a bag of pears",
+            "a boiled potato",
+            "a peach",
+            "a cookie",
+            "a cup of milk",
         ],
     ),
     list(

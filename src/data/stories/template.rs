@@ -38,7 +38,7 @@ pub(super) struct Grammar {
 
 /// What can be computed of the grammar by summing over all its stories.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measures {
+pub(super) struct Measures {
     /// The expected negative log-probability of a story, in nats.
     pub entropy: f64,
     /// The probability that two independent stories are the same.
@@ -109,8 +109,8 @@ impl Grammar {
                 let mut next = BTreeMap::new();
                 for (bound, (p, p2)) in reached {
                     for sentence in beat {
-                        let (mut bound, mut q) = (bound.clone(), chance);
-                        let mut ways = 1.0;
+                        // How many ways there are to fill the sentence's new slots, each with probability 1 / ways.
+                        let (mut bound, mut ways) = (bound.clone(), 1.0);
                         for piece in sentence {
                             if let Piece::Slot { list, .. } = *piece
                                 && !std::mem::replace(&mut bound[list], true)
@@ -118,7 +118,7 @@ impl Grammar {
                                 ways *= self.lists[list].len() as f64;
                             }
                         }
-                        q /= ways;
+                        let q = chance / ways;
                         entropy -= p * chance * q.ln();
                         let (sum, squares) = next.entry(bound).or_insert((0.0, 0.0));
                         *sum += p * chance;
@@ -133,7 +133,7 @@ impl Grammar {
     }
 }
 
-/// `word` as it stands in a sentence.
+/// Appends `word`, with its first letter raised where `capital`.
 fn push_word(text: &mut String, word: &str, capital: bool) {
     let start = text.len();
     text.push_str(word);
@@ -144,8 +144,8 @@ fn push_word(text: &mut String, word: &str, capital: bool) {
 
 /// Whether `text` begins with `word`, with its first letter raised where `capital`.
 pub(super) fn begins_with(text: &str, word: &str, capital: bool) -> bool {
-    let same = |(i, (a, b)): (usize, (u8, u8))| a == if capital && i == 0 { b.to_ascii_uppercase() } else { b };
-    text.len() >= word.len() && text.bytes().zip(word.bytes()).enumerate().all(same)
+    let raised = |(i, byte): (usize, u8)| if capital && i == 0 { byte.to_ascii_uppercase() } else { byte };
+    text.len() >= word.len() && text.bytes().zip(word.bytes().enumerate().map(raised)).all(|(a, b)| a == b)
 }
 
 fn template(text: &'static str, slots: &BTreeMap<&str, (usize, usize)>) -> Template {

@@ -113,7 +113,7 @@ fn no_choice_is_rare() {
         for word in list.words.iter().map(|w| w.split('|').next().unwrap_or_default()) {
             let tail = &word[1..];
             let seen = text.iter().filter(|t| t.contains(tail)).count();
-            assert!(seen >= 150, "`{word}` is in {seen} stories");
+            assert!(seen >= 200, "`{word}` is in {seen} stories");
         }
     }
 }
@@ -141,7 +141,7 @@ fn choices_hold_through_the_story() {
     let mut changed = 0;
     for Story { text, .. } in stories.iter() {
         let Some(at) = text.rfind(" owl").filter(|&at| text.find(" owl") != Some(at)) else { continue };
-        let other = format!("{} mole{}", &text[..at], &text[at + 4..]);
+        let other = format!("{} toad{}", &text[..at], &text[at + 4..]);
         assert!(sentences(&other).all(parse_sentence), "{other}");
         assert!(parse(&other).is_err(), "{other}");
         changed += 1;
@@ -158,8 +158,8 @@ fn sentences_end_where_they_should() {
     assert!(parse_sentence("And there it lay, where the goat had left it."));
     assert!(!parse_sentence("And there it lay, where the goat had left"));
     assert!(!parse_sentence("She looked in the attic and found only a button. "));
-    assert!(!parse_sentence("Ivy was a shy fox who lived"));
-    assert!(parse_sentence("Ivy was a shy fox who lived by the sea."));
+    assert!(!parse_sentence("Mira was a shy fox who lived"));
+    assert!(parse_sentence("Mira was a shy fox who lived by the sea."));
     assert!(!parse_sentence("Every night she dreamed that he could bake a pie."));
     assert!(!parse_sentence(""));
 }
