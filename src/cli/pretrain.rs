@@ -296,7 +296,10 @@ impl Observer for Screen {
                     config.hidden_size,
                     config.vocab_size
                 ));
-                self.line(format!("{training_tokens} training tokens an epoch; {steps} steps; run directory {}", run_dir.display()));
+                self.line(format!(
+                    "{training_tokens} training tokens an epoch; {steps} steps; run directory {}",
+                    run_dir.display()
+                ));
                 if done > 0 {
                     self.line(format!("resumed after step {done}"));
                 }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use super::options::Options;
-use crate::data::stories::{DEFAULT_COUNT, Stories};
+use crate::data::stories::{DEFAULT_COUNT, Stories, Story};
 use crate::data::{Dataset, Loader, Shard, ShardOptions, Tokenizer, View, default_cache_dir};
 use crate::{Error, Result};
 
 /// The seed of the embedded stories: the corpus is the same for every run.
 pub const STORIES_SEED: u64 = 2026;
 /// Entries of the vocabulary that is trained on the embedded stories.
-pub const STORIES_VOCAB: usize = 1024;
+pub const STORIES_VOCAB: usize = 1536;
+
+/// How many stories there are for judging a model.
+const HELD_OUT: usize = 200;
 
 /// Tokenizer and data of a run.
 pub struct Corpus {
@@ -25,6 +28,11 @@ pub struct Corpus {
 /// The embedded stories.
 pub fn stories() -> Stories {
     Stories::new(STORIES_SEED, DEFAULT_COUNT)
+}
+
+/// Stories that no run trains on: those that would follow the embedded ones.
+pub fn held_out_stories() -> impl Iterator<Item = Story> {
+    (DEFAULT_COUNT..DEFAULT_COUNT + HELD_OUT).map(|i| stories().story(i))
 }
 
 /// The vocabulary of the embedded stories, trained on them; a second or two.

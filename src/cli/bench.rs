@@ -1,0 +1,90 @@
+//! `ferromind bench`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use ferromind::lab::bench::{TrainBench, bench_train};
+use ferromind::lab::stories::{StoryFigures, judge};
+use serde_json::json;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Whole training steps on random tokens: tokens per second, time of a step, memory
+    Train {
+        /// The model
+        #[arg(long, default_value = "minimind2-26m")]
+        preset: String,
+        /// cpu
+        #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
+        device: String,
+        /// float32
+        #[arg(long, default_value = "float32", value_parser = ["float32"])]
+        dtype: String,
+        /// Rows
+        #[arg(long, default_value_t = 4)]
+        batch_size: usize,
+        /// Tokens of a row
+        #[arg(long, default_value_t = 512)]
+        seq_len: usize,
+        /// Steps that are timed, after two that are not
+        #[arg(long, default_value_t = 5)]
+        steps: usize,
+        /// Entries of the vocabulary
+        #[arg(long, default_value_t = 6400)]
+        vocab_size: usize,
+        /// Threads; 0 takes one for each core
+        #[arg(long, default_value_t = 0)]
+        num_workers: usize,
+        /// Only the last line, which is JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// A run on the embedded stories against the grammar that wrote them: loss over entropy, sentences that parse, stories that are new
+    Stories {
+        /// A run directory of `pretrain` without --data-path
+        #[arg(long, value_name = "DIR")]
+        model: PathBuf,
+        /// Stories to sample
+        #[arg(long, default_value_t = 100)]
+        samples: usize,
+        /// Decides the samples
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+/// Runs the command.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Train { preset, device, dtype, batch_size, seq_len, steps, vocab_size, num_workers, json } => {
+            super::use_threads(num_workers)?;
+            let bench = TrainBench { preset: preset.parse()?, batch_size, seq_len, steps, vocab_size };
+            let result = bench_train(&bench, |step, ms| {
+                if !json {
+                    println!("step {step}: {ms:.1} ms");
+                }
+            })?;
+            println!(
+                "{}",
+                json!({
+                    "preset": preset, "params": result.params, "device": device, "dtype": dtype, "batch_size": batch_size,
+                    "seq_len": seq_len, "steps": steps, "threads": rayon::current_num_threads(), "step_ms": result.step_ms,
+                    "tok_s": result.tok_s, "mfu": result.mfu, "peak_mib": result.peak_mib, "loss": result.loss,
+                })
+            );
+        }
+        Command::Stories { model, samples, seed } => {
+            let StoryFigures { val_loss, entropy, sentences, parsed, stories, memorised } = judge(&model, samples, seed)?;
+            println!("validation loss {val_loss:.4}, entropy {entropy:.4} nats per token: ratio {:.3}", val_loss / entropy);
+            println!("{parsed} of {sentences} sampled sentences parse: {:.1} %", 100.0 * parsed as f64 / sentences.max(1) as f64);
+            println!("{memorised} of {stories} sampled stories stand in the training set");
+            println!(
+                "{}",
+                json!({ "val_loss": val_loss, "entropy": entropy, "ratio": val_loss / entropy, "sentences": sentences,
+                    "parsed": parsed, "stories": stories, "memorised": memorised })
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,5 @@
+//! x
+/// x
+pub fn report() -> crate::Result<String> {
+    Ok(String::new())
+}
