@@ -8,7 +8,6 @@ use super::{Header, Shard, VERSION};
 use crate::{
     Error, Result,
     data::{Documents, Format, Piece, Tokenizer},
-    io::Mmap,
 };
 use rayon::prelude::*;
 use std::{
@@ -127,7 +126,7 @@ impl Shard {
             return Err(Error::config("there is no document to make a data set of"));
         }
         writer.finish().map_err(failed)?;
-        Self::check(Mmap::of(&file, &dir)?, &dir)
+        Self::of(&file, &dir)
     }
 }
 
