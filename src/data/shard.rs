@@ -6,7 +6,8 @@
 //!
 //! **Cache.** The file's name is the BLAKE3 hash of all that its content follows from: the input files' contents, formats and
 //! order, the tokenizer's fingerprint, whether bad lines are skipped, and the format's version. It is written under another name,
-//! synced and renamed: an interrupted build leaves no half shard.
+//! synced and renamed: an interrupted build leaves no half shard. What a killed one leaves under the other name is removed by
+//! the next build that begins an hour or more later.
 //!
 //! **Trust.** A cached shard is used if its header is whole (it ends in a checksum of itself) and has the right magic, version and
 //! key, if the file is as long as the header says, and if the BLAKE3 hash over tokens and offsets is the header's: at several GB/s
@@ -17,7 +18,12 @@ mod build;
 pub use build::{ShardOptions, default_cache_dir};
 
 use crate::{Error, Result, io::Mmap};
-use std::{ops::Range, path::Path};
+use std::{
+    fs::File,
+    io::{Seek, SeekFrom},
+    ops::Range,
+    path::Path,
+};
 
 /// "ferromnd" read in the byte order of the machine that wrote it: a shard of the other order is not taken for one.
 const MAGIC: u64 = u64::from_le_bytes(*b"ferromnd");
@@ -92,16 +98,23 @@ pub struct Shard {
 impl Shard {
     /// Opens the shard at `path`. See the module for what is checked.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::check(Mmap::open(&path)?, path.as_ref())
+        let path = path.as_ref();
+        Self::of(&File::open(path).map_err(|e| Error::io(path, e))?, path)
     }
 
-    fn check(map: Mmap, path: &Path) -> Result<Self> {
+    fn of(mut file: &File, path: &Path) -> Result<Self> {
+        let map = Mmap::of(file, path)?;
         let damaged = |what: &str| Error::format(path, format!("not a whole shard of this version: {what}"));
         let header = Header::decode(&map).ok_or_else(|| damaged("foreign or altered header"))?;
         if header.file_bytes() != Some(map.len() as u64) {
             return Err(damaged("other length than its header says"));
         }
-        if blake3::hash(&map[Header::BYTES..]).as_bytes() != &header.content {
+        // Read, not mapped: pages that were only hashed need not count as this process's memory.
+        let mut content = blake3::Hasher::new();
+        file.seek(SeekFrom::Start(Header::BYTES as u64))
+            .and_then(|_| content.update_reader(file).map(drop))
+            .map_err(|e| Error::io(path, e))?;
+        if content.finalize().as_bytes() != &header.content {
             return Err(damaged("altered content"));
         }
         Ok(Self { map, header })

@@ -20,7 +20,6 @@ impl Mmap {
     }
 
     /// Maps an open file; `path` is for messages.
-    #[allow(unsafe_code)]
     pub fn of(file: &File, path: impl AsRef<Path>) -> Result<Self> {
         // SAFETY: the map is private and read-only, so we never write through it. What remains is that the bytes behind a shared
         // `&[u8]` could change if someone else writes to the file; the type's contract above excludes it for our own files, and

@@ -8,7 +8,6 @@ use super::{Header, Shard, VERSION};
 use crate::{
     Error, Result,
     data::{Documents, Format, Piece, Tokenizer},
-    io::Mmap,
 };
 use rayon::prelude::*;
 use std::{
@@ -16,9 +15,14 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 const CHUNK_BYTES: usize = 2 << 20;
+/// How the names of files begin that are still being written.
+const UNFINISHED: &str = ".building-";
+/// A build that has not written for so long was stopped.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// How to build a shard from files.
 #[derive(Debug, Clone)]
@@ -79,7 +83,8 @@ impl Shard {
             Error::io(dir, io::Error::new(e.kind(), advice))
         };
         fs::create_dir_all(dir).map_err(unusable)?;
-        let file = tempfile::Builder::new().prefix(".building-").tempfile_in(dir).map_err(unusable)?;
+        sweep(dir);
+        let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir).map_err(unusable)?;
         let spill = tempfile::tempfile_in(dir).map_err(unusable)?;
         let mut writer = Writer::new(file.as_file(), spill, tokenizer).map_err(unusable)?;
         let total = documents.bytes_total();
@@ -121,7 +126,19 @@ impl Shard {
             return Err(Error::config("there is no document to make a data set of"));
         }
         writer.finish().map_err(failed)?;
-        Self::check(Mmap::of(&file, &dir)?, &dir)
+        Self::of(&file, &dir)
+    }
+}
+
+/// Removes what builds that were stopped have left in `dir`. Another process may do the same: that a file is gone already, or
+/// cannot be removed, is not worth stopping for.
+fn sweep(dir: &Path) {
+    let abandoned = |entry: &fs::DirEntry| {
+        let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
+        entry.file_name().to_string_lossy().starts_with(UNFINISHED) && age.is_some_and(|age| age > ABANDONED)
+    };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten().filter(abandoned) {
+        let _ = fs::remove_file(entry.path());
     }
 }
 

@@ -211,3 +211,18 @@ fn the_cache_lies_where_the_environment_says() {
     assert_eq!(dir(&[("XDG_CACHE_HOME", "")], Some("/h")), Path::new("/h/.cache/ferromind"));
     assert_eq!(dir(&[], None), std::env::temp_dir().join("ferromind"));
 }
+
+#[test]
+fn what_stopped_builds_left_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _) = corpus(dir.path());
+    let cache = dir.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    for (name, hours) in [(".building-old", 2), (".building-new", 0), ("other", 2)] {
+        let file = fs::File::create(cache.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * hours)).unwrap();
+    }
+    build(&path, &Tokenizer::bytes().unwrap(), &options(&cache));
+    let exists = [".building-old", ".building-new", "other"].map(|name| cache.join(name).exists());
+    assert_eq!(exists, [false, true, true]);
+}
