@@ -17,9 +17,15 @@ const K_BLOCK: usize = 512;
 /// Columns of B that stay in the level-2 cache, `K_BLOCK` rows of them.
 const COL_BLOCK: usize = 512;
 /// Rows of a band: few enough for all threads to have work, many enough to amortise the reading of B.
-const BAND_ROWS: RangeInclusive<usize> = 128..=512;
+const BAND_ROWS: RangeInclusive<usize> = 256..=512;
 /// Most elements of packed B at a time.
 const PACKED_B: usize = 1 << 25;
+/// Panels of B that a thread packs side by side, for longer runs of reading.
+const PACKED_TOGETHER: usize = 4;
+/// Rows ahead of the reading that packing asks for: their distance hides them from the processor's own prefetching.
+const AHEAD: usize = 8;
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 thread_local! {
     static A_BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -46,9 +52,9 @@ pub(super) fn product<I: Isa>(
     for col in (0..c.cols).step_by(chunk) {
         let cols = chunk.min(c.cols - col);
         with_buffer(&B_BUFFER, cols.next_multiple_of(I::NR) * k, |packed| {
-            for_each_chunk(packed, I::NR * k, parallel, |p, panel| {
-                let first = p * I::NR;
-                pack_columns(isa, b.col_range(col + first, I::NR.min(cols - first)), panel);
+            for_each_chunk(packed, PACKED_TOGETHER * I::NR * k, parallel, |i, panels| {
+                let first = i * PACKED_TOGETHER * I::NR;
+                pack_columns(isa, b.col_range(col + first, (PACKED_TOGETHER * I::NR).min(cols - first)), panels);
             });
             let packed = &*packed;
             for_each_chunk(c.data, band_rows * c.row_stride, parallel, |i, band| {
@@ -63,34 +69,62 @@ pub(super) fn product<I: Isa>(
     }
 }
 
+/// Rows cut into panels of nearly equal height, at most MR.
+#[derive(Clone, Copy)]
+struct Panels {
+    count: usize,
+    height: usize,
+    /// So many of the first panels are one row higher.
+    higher: usize,
+}
+
+impl Panels {
+    fn new(rows: usize, mr: usize) -> Self {
+        let count = rows.div_ceil(mr);
+        Self { count, height: rows / count, higher: rows % count }
+    }
+
+    fn start(&self, panel: usize) -> usize {
+        panel * self.height + panel.min(self.higher)
+    }
+
+    fn rows(&self, panel: usize) -> Range<usize> {
+        self.start(panel)..self.start(panel + 1)
+    }
+}
+
 /// The rows of a band of C, against packed B.
 fn band_product<I: Isa>(isa: I, c: MatMut<f32>, alpha: f32, a: MatRef<f32>, packed_b: &[f32], accumulate: bool) {
     let k = a.cols;
-    let panels = c.rows.div_ceil(I::MR);
-    let rows_of = |panel: usize| panel * c.rows / panels..(panel + 1) * c.rows / panels;
+    let panels = Panels::new(c.rows, I::MR);
     let in_place = a.col_stride == 1;
     for ks in k_blocks(k) {
-        with_buffer(&A_BUFFER, if in_place { 0 } else { panels * I::MR * ks.len() }, |packed_a| {
+        with_buffer(&A_BUFFER, if in_place { 0 } else { panels.count * panel_stride::<I>(&ks) }, |packed_a| {
             if !in_place {
-                pack_rows::<I>(a, ks.clone(), packed_a);
+                pack_rows::<I>(a, panels, ks.clone(), packed_a);
             }
             for first_col in (0..c.cols).step_by(COL_BLOCK) {
                 let cols = COL_BLOCK.min(c.cols - first_col);
                 let tiles = cols.div_ceil(I::NR);
-                for panel in 0..panels {
-                    let rows = rows_of(panel);
+                for panel in 0..panels.count {
+                    let rows = panels.rows(panel);
                     let (a_panel, a_row, a_col) = if in_place {
                         (a.from(rows.start, ks.start), a.row_stride, 1)
                     } else {
-                        (&packed_a[panel * I::MR * ks.len()..], 1, I::MR)
+                        (&packed_a[panel * panel_stride::<I>(&ks)..], 1, I::MR)
                     };
                     for t in 0..tiles {
-                        if in_place && panel + 1 < panels {
-                            let next = rows_of(panel + 1);
-                            for i in next.start + t * next.len() / tiles..next.start + (t + 1) * next.len() / tiles {
-                                prefetch_slice(&a.from(i, ks.start)[..ks.len()]);
-                            }
-                        }
+                        let row = rows.end + t;
+                        let next_a = if in_place && t < I::MR && row < c.rows { a.from(row, ks.start) } else { &[] };
+                        let (ncol, nk) =
+                            if first_col + COL_BLOCK < c.cols { (first_col + COL_BLOCK, ks.start) } else { (0, ks.end) };
+                        let ncol = ncol + t * I::NR;
+                        let next_b = if nk < k && ncol < c.cols {
+                            let b0 = panel * ks.len() / panels.count;
+                            packed_b.get(ncol * k + (nk + b0) * I::NR..).unwrap_or(&[])
+                        } else {
+                            &[]
+                        };
                         let col = first_col + t * I::NR;
                         isa.tile(Tile {
                             rows: rows.len(),
@@ -105,6 +139,7 @@ fn band_product<I: Isa>(isa: I, c: MatMut<f32>, alpha: f32, a: MatRef<f32>, pack
                             c_row: c.row_stride,
                             alpha,
                             accumulate: accumulate || ks.start > 0,
+                            ahead: [next_a, next_b],
                         });
                     }
                 }
@@ -119,39 +154,58 @@ fn k_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k).step_by(length).map(move |start| start..k.min(start + length))
 }
 
-/// Packs up to [`Isa::NR`] columns of B: element (p, j) goes to `p * NR + j`. What lies beyond the last column is left as it was.
-fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, panel: &mut [f32]) {
+/// Packs columns of B into panels of [`Isa::NR`]: element (p, j) of a panel goes to `p * NR + j`. What lies beyond the last column is left
+/// as it was.
+fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, packed: &mut [f32]) {
+    let panel_cols = |panel: usize| panel * I::NR..b.cols.min((panel + 1) * I::NR);
+    let length = I::NR * b.rows;
     if b.row_stride == 1 {
-        isa.transpose(b.rows, b.cols, b.data, b.col_stride, panel, I::NR);
-    } else if b.col_stride == 1 {
-        for (p, row) in panel.chunks_exact_mut(I::NR).enumerate() {
-            row[..b.cols].copy_from_slice(&b.from(p, 0)[..b.cols]);
+        for (panel, packed) in packed.chunks_exact_mut(length).enumerate() {
+            let cols = panel_cols(panel);
+            isa.transpose(b.rows, cols.len(), b.from(0, cols.start), b.col_stride, packed, I::NR);
         }
-    } else {
-        for (p, row) in panel.chunks_exact_mut(I::NR).enumerate() {
-            for (j, x) in row[..b.cols].iter_mut().enumerate() {
-                *x = b.from(p, j)[0];
+        return;
+    }
+    for p in 0..b.rows {
+        if p + AHEAD < b.rows && b.col_stride == 1 {
+            prefetch_slice(&b.from(p + AHEAD, 0)[..b.cols]);
+        }
+        for panel in 0..b.cols.div_ceil(I::NR) {
+            let cols = panel_cols(panel);
+            let row = &mut packed[panel * length + p * I::NR..][..I::NR];
+            let source = b.from(p, cols.start);
+            if b.col_stride == 1 && cols.len() == I::NR {
+                row.copy_from_slice(&source[..I::NR]);
+            } else {
+                for (x, y) in row[..cols.len()].iter_mut().zip(source.iter().step_by(b.col_stride)) {
+                    *x = *y;
+                }
             }
         }
     }
 }
 
-/// Packs the terms `ks` of all rows of A into panels, nearly equal in height: row i of a panel, term p, goes to `p * MR + i`.
-fn pack_rows<I: Isa>(a: MatRef<f32>, ks: Range<usize>, packed: &mut [f32]) {
-    let panels = a.rows.div_ceil(I::MR);
-    let length = I::MR * ks.len();
-    for group in (0..panels).step_by(4) {
-        for (p, k) in ks.clone().enumerate() {
-            for panel in group..panels.min(group + 4) {
-                let column = &mut packed[panel * length + p * I::MR..][..I::MR];
-                let source = a.from(panel * a.rows / panels, k);
-                if a.row_stride == 1 && source.len() >= I::MR {
-                    // Whole columns at once: the rows beyond the panel's last are never read.
-                    column.copy_from_slice(&source[..I::MR]);
-                } else {
-                    for (i, x) in source.iter().step_by(a.row_stride).take(I::MR).enumerate() {
-                        column[i] = *x;
-                    }
+/// Elements from one packed panel of A to the next: a line more than it holds, for panels at multiples of a page would share cache sets.
+fn panel_stride<I: Isa>(ks: &Range<usize>) -> usize {
+    (I::MR * ks.len()).next_multiple_of(LINE) + LINE
+}
+
+/// Packs the terms `ks` of all rows of A into panels: row i of a panel, term p, goes to `p * MR + i`.
+fn pack_rows<I: Isa>(a: MatRef<f32>, panels: Panels, ks: Range<usize>, packed: &mut [f32]) {
+    let stride = panel_stride::<I>(&ks);
+    for (p, k) in ks.clone().enumerate() {
+        if k + AHEAD < ks.end && a.row_stride == 1 {
+            prefetch_slice(&a.from(0, k + AHEAD)[..a.rows]);
+        }
+        for panel in 0..panels.count {
+            let column = &mut packed[panel * stride + p * I::MR..][..I::MR];
+            let source = a.from(panels.start(panel), k);
+            if a.row_stride == 1 && source.len() >= I::MR {
+                // Whole columns at once: what lies beyond the panel's last row is never read.
+                column.copy_from_slice(&source[..I::MR]);
+            } else {
+                for (x, y) in column.iter_mut().zip(source.iter().step_by(a.row_stride)) {
+                    *x = *y;
                 }
             }
         }
@@ -170,12 +224,11 @@ pub(super) fn for_each_chunk(data: &mut [f32], length: usize, parallel: bool, f:
 /// Lends this thread's buffer, aligned to cache lines, content arbitrary. A thread that waits for its pool may start another product
 /// meanwhile, which finds the buffer gone and makes itself a new one.
 pub(super) fn with_buffer<R>(key: &'static LocalKey<Cell<Vec<f32>>>, length: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    const LINE: usize = 64;
     let mut buffer = key.take();
     if buffer.len() < length + LINE {
         buffer.resize(length + LINE, 0.0);
     }
-    let start = buffer.as_ptr().align_offset(LINE);
+    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
     let result = f(&mut buffer[start..start + length]);
     key.set(buffer);
     result

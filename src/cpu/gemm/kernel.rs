@@ -64,7 +64,12 @@ pub(super) struct Tile<'a> {
     pub c_row: usize,
     pub alpha: f32,
     pub accumulate: bool,
+    /// What later tiles will read: asked for, a line of each every [`STEPS`] terms.
+    pub ahead: [&'a [f32]; 2],
 }
+
+/// Terms between two prefetches. Many at once would take the few line-fill buffers from the loads of the loop.
+const STEPS: usize = 8;
 
 /// A [`Tile`] whose bounds were checked.
 pub(super) struct RawTile {
@@ -79,13 +84,14 @@ pub(super) struct RawTile {
     last_lanes: usize,
     alpha: f32,
     accumulate: bool,
+    ahead: [*const f32; 2],
 }
 
 impl Tile<'_> {
     /// Checks the bounds, and that the tile is no larger than `mr` × `2 * lanes`.
     #[inline]
     pub fn check(self, mr: usize, lanes: usize) -> RawTile {
-        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, c_row, alpha, accumulate } = self;
+        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, c_row, alpha, accumulate, ahead } = self;
         assert!((1..=mr).contains(&rows) && (1..=2 * lanes).contains(&cols) && k > 0);
         assert!((rows - 1) * a_row + (k - 1) * a_col < a.len());
         assert!((k - 1) * b_row + cols <= b.len());
@@ -102,6 +108,7 @@ impl Tile<'_> {
             last_lanes: (cols - 1) % lanes + 1,
             alpha,
             accumulate,
+            ahead: ahead.map(<[f32]>::as_ptr),
         }
     }
 }
@@ -118,11 +125,6 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const F
     unsafe {
         let mask = S::mask(t.last_lanes);
         let mut sums = [[S::zero(); VECS]; ROWS];
-        for r in 0..ROWS {
-            for v in 0..VECS {
-                prefetch(t.c.wrapping_add(r * t.c_row + v * S::LANES));
-            }
-        }
         // Four rows share a base pointer, so that all of A's addresses fit into the general registers; the compiler would derive them
         // from one pointer with an addition for each row if it could see through them.
         let mut bases = [t.a; 4];
@@ -130,21 +132,35 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const F
             *base = std::hint::black_box(t.a.wrapping_add(4 * q * t.a_row));
         }
         let mut b = t.b;
-        for _ in 0..t.k {
-            let mut row = [S::zero(); VECS];
+        let (mut ahead, mut c) = (t.ahead, t.c);
+        let mut left = t.k;
+        while left > 0 {
             for v in 0..VECS {
-                let p = b.wrapping_add(v * S::LANES);
-                row[v] = if FULL || v + 1 < VECS { S::load(p) } else { S::load_masked(p, mask) };
+                prefetch(c.wrapping_add(v * S::LANES));
             }
-            for r in 0..ROWS {
-                let x = S::splat(*bases[r / 4].wrapping_add(r % 4 * t.a_row));
+            c = c.wrapping_add(t.c_row);
+            for p in &mut ahead {
+                prefetch_l2(*p);
+                *p = p.wrapping_add(16);
+            }
+            let steps = left.min(STEPS);
+            left -= steps;
+            for _ in 0..steps {
+                let mut row = [S::zero(); VECS];
                 for v in 0..VECS {
-                    sums[r][v] = S::fma(x, row[v], sums[r][v]);
+                    let p = b.wrapping_add(v * S::LANES);
+                    row[v] = if FULL || v + 1 < VECS { S::load(p) } else { S::load_masked(p, mask) };
                 }
-            }
-            b = b.wrapping_add(t.b_row);
-            for base in &mut bases {
-                *base = base.wrapping_add(t.a_col);
+                for r in 0..ROWS {
+                    let x = S::splat(*bases[r / 4].wrapping_add(r % 4 * t.a_row));
+                    for v in 0..VECS {
+                        sums[r][v] = S::fma(x, row[v], sums[r][v]);
+                    }
+                }
+                b = b.wrapping_add(t.b_row);
+                for base in &mut bases {
+                    *base = base.wrapping_add(t.a_col);
+                }
             }
         }
         let alpha = S::splat(t.alpha);
@@ -171,6 +187,13 @@ pub(super) fn prefetch_slice(data: &[f32]) {
         // SAFETY: a prefetch never faults, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) }
     }
+}
+
+#[inline(always)]
+fn prefetch_l2(p: *const f32) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
 }
 
 /// Asks for a line of C while the tile is being summed.
@@ -256,6 +279,9 @@ unsafe fn dot_block<S: Simd, const ROWS: usize, const COLS: usize>(d: &mut Dots,
     }
 }
 
+/// Elements ahead of the reading that [`transpose`] asks for.
+const AHEAD: usize = 64;
+
 /// The transposing copy of [`Isa::transpose`].
 ///
 /// # Safety
@@ -273,6 +299,9 @@ pub(super) unsafe fn transpose<S: Simd>(
     assert!((cols - 1) * src_stride + rows <= src.len() && (rows - 1) * dst_stride + cols <= dst.len());
     for i in (0..rows).step_by(S::LANES) {
         for j in (0..cols).step_by(S::LANES) {
+            for j in j..cols.min(j + S::LANES) {
+                prefetch(src.as_ptr().wrapping_add(j * src_stride + i + AHEAD));
+            }
             if i + S::LANES <= rows && j + S::LANES <= cols {
                 // SAFETY: the block lies within both matrices, which the asserts have found within their slices.
                 unsafe {

@@ -81,6 +81,7 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
                     c_row: COLS,
                     alpha: 1.0,
                     accumulate: p > 0,
+                    ahead: [&[]; 2],
                 });
             }
         }
