@@ -5,23 +5,19 @@
 //! while the band's rows pass over it, [`Isa::MR`] at a time. A row-major A is read where it lies; any other is packed, a band and a
 //! block of k at a time.
 
-use super::kernel::{Isa, Tile, prefetch_slice};
+use super::kernel::{Block, Isa, Tile, prefetch_slice};
 use super::{MatMut, MatRef, skinny};
 use rayon::prelude::*;
 use std::cell::Cell;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::thread::LocalKey;
 
 /// Most terms that a tile sums before it goes to C.
 const K_BLOCK: usize = 512;
 /// Columns of B that stay in the level-2 cache, `K_BLOCK` rows of them.
 const COL_BLOCK: usize = 512;
-/// Rows of a band: few enough for all threads to have work, many enough to amortise the reading of B.
-const BAND_ROWS: RangeInclusive<usize> = 256..=512;
-/// Most elements of packed B at a time.
-const PACKED_B: usize = 1 << 25;
-/// Panels of B that a thread packs side by side, for longer runs of reading.
-const PACKED_TOGETHER: usize = 4;
+/// Panels of A that are packed at a time, to stay in the level-2 cache too.
+const A_TOGETHER: usize = 8;
 /// Rows ahead of the reading that packing asks for: their distance hides them from the processor's own prefetching.
 const AHEAD: usize = 8;
 /// Elements of a cache line.
@@ -45,28 +41,34 @@ pub(super) fn product<I: Isa>(
     if skinny::takes(a, b) {
         return skinny::product(isa, c, alpha, a, b, accumulate, parallel);
     }
-    let k = a.cols;
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let band_rows = c.rows.div_ceil(4 * threads).clamp(*BAND_ROWS.start(), *BAND_ROWS.end()).min(c.rows.div_ceil(threads));
-    let chunk = (PACKED_B / k / I::NR).max(1) * I::NR;
-    for col in (0..c.cols).step_by(chunk) {
-        let cols = chunk.min(c.cols - col);
-        with_buffer(&B_BUFFER, cols.next_multiple_of(I::NR) * k, |packed| {
-            for_each_chunk(packed, PACKED_TOGETHER * I::NR * k, parallel, |i, panels| {
-                let first = i * PACKED_TOGETHER * I::NR;
-                pack_columns(isa, b.col_range(col + first, (PACKED_TOGETHER * I::NR).min(cols - first)), panels);
-            });
-            let packed = &*packed;
-            for_each_chunk(c.data, band_rows * c.row_stride, parallel, |i, band| {
-                let first = i * band_rows;
-                if first < c.rows {
-                    let a = a.row_range(first, band_rows.min(c.rows - first));
-                    let c = MatMut { data: &mut band[col..], rows: a.rows, cols, row_stride: c.row_stride };
-                    band_product(isa, c, alpha, a, packed, accumulate);
-                }
-            });
-        });
+    let (rows, cols) = block_shape::<I>(c.rows, c.cols, threads, a.col_stride == 1);
+    let blocks = Block::cut(c, rows, cols);
+    let run = |(row, col, mut c): (usize, usize, Block)| {
+        let (a, b) = (a.row_range(row, c.rows()), b.col_range(col, c.cols()));
+        block_product(isa, &mut c, alpha, a, b, accumulate);
+    };
+    if threads > 1 {
+        blocks.into_par_iter().with_max_len(1).for_each(run);
+    } else {
+        blocks.into_iter().for_each(run);
     }
+}
+
+/// Rows and columns of the blocks that threads take: at least two for each thread, but large, for each packs its B anew, and its A unless
+/// it is read in place.
+fn block_shape<I: Isa>(m: usize, n: usize, threads: usize, in_place: bool) -> (usize, usize) {
+    let (mut rows, mut cols) = (m, n.div_ceil(n.div_ceil(COL_BLOCK)).next_multiple_of(I::NR));
+    let wanted = if threads > 1 { 2 * threads } else { 1 };
+    let slender = if in_place { 8 } else { 1 };
+    while m.div_ceil(rows) * n.div_ceil(cols) < wanted && (rows > I::MR || cols > I::NR) {
+        if rows > I::MR && (rows >= slender * cols || cols <= I::NR) {
+            rows = (rows / 2).next_multiple_of(I::MR);
+        } else {
+            cols = (cols / 2).next_multiple_of(I::NR);
+        }
+    }
+    (rows, cols)
 }
 
 /// Rows cut into panels of nearly equal height, at most MR.
@@ -93,57 +95,49 @@ impl Panels {
     }
 }
 
-/// The rows of a band of C, against packed B.
-fn band_product<I: Isa>(isa: I, c: MatMut<f32>, alpha: f32, a: MatRef<f32>, packed_b: &[f32], accumulate: bool) {
-    let k = a.cols;
-    let panels = Panels::new(c.rows, I::MR);
+/// A block of C, at most [`COL_BLOCK`] wide.
+fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: MatRef<f32>, accumulate: bool) {
+    let panels = Panels::new(c.rows(), I::MR);
     let in_place = a.col_stride == 1;
-    for ks in k_blocks(k) {
-        with_buffer(&A_BUFFER, if in_place { 0 } else { panels.count * panel_stride::<I>(&ks) }, |packed_a| {
-            if !in_place {
-                pack_rows::<I>(a, panels, ks.clone(), packed_a);
-            }
-            for first_col in (0..c.cols).step_by(COL_BLOCK) {
-                let cols = COL_BLOCK.min(c.cols - first_col);
-                let tiles = cols.div_ceil(I::NR);
-                for panel in 0..panels.count {
-                    let rows = panels.rows(panel);
-                    let (a_panel, a_row, a_col) = if in_place {
-                        (a.from(rows.start, ks.start), a.row_stride, 1)
-                    } else {
-                        (&packed_a[panel * panel_stride::<I>(&ks)..], 1, I::MR)
-                    };
-                    for t in 0..tiles {
-                        let row = rows.end + t;
-                        let next_a = if in_place && t < I::MR && row < c.rows { a.from(row, ks.start) } else { &[] };
-                        let (ncol, nk) =
-                            if first_col + COL_BLOCK < c.cols { (first_col + COL_BLOCK, ks.start) } else { (0, ks.end) };
-                        let ncol = ncol + t * I::NR;
-                        let next_b = if nk < k && ncol < c.cols {
-                            let b0 = panel * ks.len() / panels.count;
-                            packed_b.get(ncol * k + (nk + b0) * I::NR..).unwrap_or(&[])
+    let together = if in_place { panels.count } else { A_TOGETHER };
+    for ks in k_blocks(a.cols) {
+        with_buffer(&B_BUFFER, c.cols().next_multiple_of(I::NR) * ks.len(), |packed_b| {
+            pack_columns(isa, b.row_range(ks.start, ks.len()), packed_b);
+            with_buffer(&A_BUFFER, if in_place { 0 } else { A_TOGETHER * panel_stride::<I>(&ks) }, |packed_a| {
+                for first in (0..panels.count).step_by(together) {
+                    let group = first..panels.count.min(first + together);
+                    if !in_place {
+                        pack_rows::<I>(a, panels, group.clone(), ks.clone(), packed_a);
+                    }
+                    for panel in group {
+                        let rows = panels.rows(panel);
+                        let (a_panel, a_row, a_col) = if in_place {
+                            (a.from(rows.start, ks.start), a.row_stride, 1)
                         } else {
-                            &[]
+                            (&packed_a[(panel - first) * panel_stride::<I>(&ks)..], 1, I::MR)
                         };
-                        let col = first_col + t * I::NR;
-                        isa.tile(Tile {
-                            rows: rows.len(),
-                            cols: I::NR.min(c.cols - col),
-                            k: ks.len(),
-                            a: a_panel,
-                            a_row,
-                            a_col,
-                            b: &packed_b[col * k + ks.start * I::NR..],
-                            b_row: I::NR,
-                            c: &mut c.data[rows.start * c.row_stride + col..],
-                            c_row: c.row_stride,
-                            alpha,
-                            accumulate: accumulate || ks.start > 0,
-                            ahead: [next_a, next_b],
-                        });
+                        for (t, col) in (0..c.cols()).step_by(I::NR).enumerate() {
+                            let next_row = rows.end + t;
+                            let next = in_place && t < I::MR && next_row < c.rows();
+                            isa.tile(Tile {
+                                rows: rows.len(),
+                                cols: I::NR.min(c.cols() - col),
+                                k: ks.len(),
+                                a: a_panel,
+                                a_row,
+                                a_col,
+                                b: &packed_b[col * ks.len()..],
+                                b_row: I::NR,
+                                at: (rows.start, col),
+                                c,
+                                alpha,
+                                accumulate: accumulate || ks.start > 0,
+                                ahead: if next { a.from(next_row, ks.start) } else { &[] },
+                            });
+                        }
                     }
                 }
-            }
+            });
         });
     }
 }
@@ -190,15 +184,16 @@ fn panel_stride<I: Isa>(ks: &Range<usize>) -> usize {
     (I::MR * ks.len()).next_multiple_of(LINE) + LINE
 }
 
-/// Packs the terms `ks` of all rows of A into panels: row i of a panel, term p, goes to `p * MR + i`.
-fn pack_rows<I: Isa>(a: MatRef<f32>, panels: Panels, ks: Range<usize>, packed: &mut [f32]) {
+/// Packs the terms `ks` of a group of panels of A: row i of a panel, term p, goes to `p * MR + i`.
+fn pack_rows<I: Isa>(a: MatRef<f32>, panels: Panels, group: Range<usize>, ks: Range<usize>, packed: &mut [f32]) {
     let stride = panel_stride::<I>(&ks);
+    let rows = panels.start(group.start)..panels.start(group.end);
     for (p, k) in ks.clone().enumerate() {
         if k + AHEAD < ks.end && a.row_stride == 1 {
-            prefetch_slice(&a.from(0, k + AHEAD)[..a.rows]);
+            prefetch_slice(&a.from(rows.start, k + AHEAD)[..rows.len()]);
         }
-        for panel in 0..panels.count {
-            let column = &mut packed[panel * stride + p * I::MR..][..I::MR];
+        for (panel, packed) in group.clone().zip(packed.chunks_exact_mut(stride)) {
+            let column = &mut packed[p * I::MR..][..I::MR];
             let source = a.from(panels.start(panel), k);
             if a.row_stride == 1 && source.len() >= I::MR {
                 // Whole columns at once: what lies beyond the panel's last row is never read.

@@ -4,6 +4,9 @@
 //! `#[inline(always)]` for that reason. [`Isa`]'s methods are the safe way in: they check every bound before the first pointer moves.
 #![allow(unsafe_code)]
 
+use super::{MatMut, extent};
+use std::marker::PhantomData;
+
 /// A vector of `f32` of one instruction set.
 pub(super) trait Simd: Copy {
     /// The register.
@@ -47,8 +50,45 @@ pub(super) trait Isa: Copy + Send + Sync {
     fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize);
 }
 
+/// A rectangle of C that belongs to one thread.
+pub(super) struct Block<'a> {
+    data: *mut f32,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a block is an exclusive borrow of its elements, which no other block holds.
+unsafe impl Send for Block<'_> {}
+
+impl<'a> Block<'a> {
+    /// Cuts C into blocks of at most `rows` × `cols`, each with the row and column of its first element. Panics if C reaches beyond its
+    /// data or its rows overlap.
+    pub fn cut(c: MatMut<'a, f32>, rows: usize, cols: usize) -> Vec<(usize, usize, Self)> {
+        let MatMut { data, rows: m, cols: n, row_stride } = c;
+        assert!(extent(m, n, row_stride, 1) <= data.len() && (m <= 1 || row_stride >= n));
+        let data = data.as_mut_ptr();
+        let starts = (0..m).step_by(rows).flat_map(|row| (0..n).step_by(cols).map(move |col| (row, col)));
+        starts
+            .map(|(row, col)| {
+                let data = data.wrapping_add(row * row_stride + col);
+                (row, col, Self { data, rows: rows.min(m - row), cols: cols.min(n - col), row_stride, borrow: PhantomData })
+            })
+            .collect()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
 /// One tile: `C = alpha·A·B` or `C += alpha·A·B` with C `rows` × `cols`, at most [`Isa::MR`] × [`Isa::NR`].
-pub(super) struct Tile<'a> {
+pub(super) struct Tile<'a, 'c> {
     pub rows: usize,
     pub cols: usize,
     pub k: usize,
@@ -59,13 +99,14 @@ pub(super) struct Tile<'a> {
     /// Element (p, j) at `b[p * b_row + j]`.
     pub b: &'a [f32],
     pub b_row: usize,
-    /// Element (i, j) at `c[i * c_row + j]`.
-    pub c: &'a mut [f32],
-    pub c_row: usize,
+    /// The rectangle of C that the tile lies in.
+    pub c: &'a mut Block<'c>,
+    /// Row and column of the tile in it.
+    pub at: (usize, usize),
     pub alpha: f32,
     pub accumulate: bool,
     /// What later tiles will read: asked for, a line of each every [`STEPS`] terms.
-    pub ahead: [&'a [f32]; 2],
+    pub ahead: &'a [f32],
 }
 
 /// Terms between two prefetches. Many at once would take the few line-fill buffers from the loads of the loop.
@@ -84,18 +125,18 @@ pub(super) struct RawTile {
     last_lanes: usize,
     alpha: f32,
     accumulate: bool,
-    ahead: [*const f32; 2],
+    ahead: *const f32,
 }
 
-impl Tile<'_> {
+impl Tile<'_, '_> {
     /// Checks the bounds, and that the tile is no larger than `mr` × `2 * lanes`.
     #[inline]
     pub fn check(self, mr: usize, lanes: usize) -> RawTile {
-        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, c_row, alpha, accumulate, ahead } = self;
+        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, at, alpha, accumulate, ahead } = self;
         assert!((1..=mr).contains(&rows) && (1..=2 * lanes).contains(&cols) && k > 0);
         assert!((rows - 1) * a_row + (k - 1) * a_col < a.len());
         assert!((k - 1) * b_row + cols <= b.len());
-        assert!((rows - 1) * c_row + cols <= c.len());
+        assert!(at.0 + rows <= c.rows && at.1 + cols <= c.cols);
         RawTile {
             k,
             a: a.as_ptr(),
@@ -103,12 +144,12 @@ impl Tile<'_> {
             a_col,
             b: b.as_ptr(),
             b_row,
-            c: c.as_mut_ptr(),
-            c_row,
+            c: c.data.wrapping_add(at.0 * c.row_stride + at.1),
+            c_row: c.row_stride,
             last_lanes: (cols - 1) % lanes + 1,
             alpha,
             accumulate,
-            ahead: ahead.map(<[f32]>::as_ptr),
+            ahead: ahead.as_ptr(),
         }
     }
 }
@@ -139,10 +180,8 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const F
                 prefetch(c.wrapping_add(v * S::LANES));
             }
             c = c.wrapping_add(t.c_row);
-            for p in &mut ahead {
-                prefetch_l2(*p);
-                *p = p.wrapping_add(16);
-            }
+            prefetch_l2(ahead);
+            ahead = ahead.wrapping_add(16);
             let steps = left.min(STEPS);
             left -= steps;
             for _ in 0..steps {

@@ -1,7 +1,7 @@
 //! Products with few rows, as in decoding: bound by the reading of B, so that B is read once, where it lies.
 
 use super::blocked::{for_each_chunk, with_buffer};
-use super::kernel::{DOT_ROWS, Dots, Isa, Tile};
+use super::kernel::{Block, DOT_ROWS, Dots, Isa, Tile};
 use super::{MatMut, MatRef};
 use std::cell::Cell;
 
@@ -65,6 +65,8 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
         }
         return;
     }
+    let mut whole = Block::cut(MatMut::new(out, a.rows, COLS), a.rows, COLS);
+    let Some((_, _, c)) = whole.first_mut() else { return };
     for p in (0..a.cols).step_by(K_BLOCK) {
         for row in (0..a.rows).step_by(I::MR) {
             for col in (0..b.cols).step_by(I::NR) {
@@ -77,11 +79,11 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
                     a_col: a.col_stride,
                     b: b.from(p, col),
                     b_row: b.row_stride,
-                    c: &mut out[row * COLS + col..],
-                    c_row: COLS,
+                    c,
+                    at: (row, col),
                     alpha: 1.0,
                     accumulate: p > 0,
-                    ahead: [&[]; 2],
+                    ahead: &[],
                 });
             }
         }
