@@ -5,7 +5,7 @@
 //! while the band's rows pass over it, [`Isa::MR`] at a time. A row-major A is read where it lies; any other is packed, a band and a
 //! block of k at a time.
 
-use super::kernel::{Block, Isa, Tile, prefetch_slice};
+use super::kernel::{Block, Isa, Pack, Panels, Tile};
 use super::{MatMut, MatRef, skinny};
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -18,8 +18,6 @@ const K_BLOCK: usize = 512;
 const COL_BLOCK: usize = 512;
 /// Panels of A that are packed at a time, to stay in the level-2 cache too.
 const A_TOGETHER: usize = 8;
-/// Rows ahead of the reading that packing asks for: their distance hides them from the processor's own prefetching.
-const AHEAD: usize = 8;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
@@ -42,7 +40,7 @@ pub(super) fn product<I: Isa>(
         return skinny::product(isa, c, alpha, a, b, accumulate, parallel);
     }
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let (rows, cols) = block_shape::<I>(c.rows, c.cols, threads, a.col_stride == 1);
+    let (rows, cols) = block_shape::<I>(c.rows, c.cols, threads, in_place(a, c.cols));
     let blocks = Block::cut(c, rows, cols);
     let run = |(row, col, mut c): (usize, usize, Block)| {
         let (a, b) = (a.row_range(row, c.rows()), b.col_range(col, c.cols()));
@@ -53,6 +51,11 @@ pub(super) fn product<I: Isa>(
     } else {
         blocks.into_iter().for_each(run);
     }
+}
+
+/// Whether A is read where it lies: its rows are contiguous, or it is small and used too little to repay packing.
+fn in_place(a: MatRef<f32>, n: usize) -> bool {
+    a.col_stride == 1 || (a.row_stride == 1 && a.cols <= 128 && n <= 128)
 }
 
 /// Rows and columns of the blocks that threads take: at least two for each thread, but large, for each packs its B anew, and its A unless
@@ -71,34 +74,10 @@ fn block_shape<I: Isa>(m: usize, n: usize, threads: usize, in_place: bool) -> (u
     (rows, cols)
 }
 
-/// Rows cut into panels of nearly equal height, at most MR.
-#[derive(Clone, Copy)]
-struct Panels {
-    count: usize,
-    height: usize,
-    /// So many of the first panels are one row higher.
-    higher: usize,
-}
-
-impl Panels {
-    fn new(rows: usize, mr: usize) -> Self {
-        let count = rows.div_ceil(mr);
-        Self { count, height: rows / count, higher: rows % count }
-    }
-
-    fn start(&self, panel: usize) -> usize {
-        panel * self.height + panel.min(self.higher)
-    }
-
-    fn rows(&self, panel: usize) -> Range<usize> {
-        self.start(panel)..self.start(panel + 1)
-    }
-}
-
 /// A block of C, at most [`COL_BLOCK`] wide.
 fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: MatRef<f32>, accumulate: bool) {
     let panels = Panels::new(c.rows(), I::MR);
-    let in_place = a.col_stride == 1;
+    let in_place = in_place(a, c.cols());
     let together = if in_place { panels.count } else { A_TOGETHER };
     for ks in k_blocks(a.cols) {
         with_buffer(&B_BUFFER, c.cols().next_multiple_of(I::NR) * ks.len(), |packed_b| {
@@ -107,18 +86,20 @@ fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: M
                 for first in (0..panels.count).step_by(together) {
                     let group = first..panels.count.min(first + together);
                     if !in_place {
-                        pack_rows::<I>(a, panels, group.clone(), ks.clone(), packed_a);
+                        let start = panels.start(first);
+                        let rows = panels.start(group.end) - start;
+                        pack_rows(isa, a.row_range(start, rows), panels.skip(group.clone()), ks.clone(), packed_a);
                     }
                     for panel in group {
                         let rows = panels.rows(panel);
                         let (a_panel, a_row, a_col) = if in_place {
-                            (a.from(rows.start, ks.start), a.row_stride, 1)
+                            (a.from(rows.start, ks.start), a.row_stride, a.col_stride)
                         } else {
                             (&packed_a[(panel - first) * panel_stride::<I>(&ks)..], 1, I::MR)
                         };
                         for (t, col) in (0..c.cols()).step_by(I::NR).enumerate() {
                             let next_row = rows.end + t;
-                            let next = in_place && t < I::MR && next_row < c.rows();
+                            let next = a.col_stride == 1 && t < I::MR && next_row < c.rows();
                             isa.tile(Tile {
                                 rows: rows.len(),
                                 cols: I::NR.min(c.cols() - col),
@@ -160,20 +141,16 @@ fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, packed: &mut [f32]) {
         }
         return;
     }
-    for p in 0..b.rows {
-        if p + AHEAD < b.rows && b.col_stride == 1 {
-            prefetch_slice(&b.from(p + AHEAD, 0)[..b.cols]);
-        }
-        for panel in 0..b.cols.div_ceil(I::NR) {
-            let cols = panel_cols(panel);
-            let row = &mut packed[panel * length + p * I::NR..][..I::NR];
-            let source = b.from(p, cols.start);
-            if b.col_stride == 1 && cols.len() == I::NR {
-                row.copy_from_slice(&source[..I::NR]);
-            } else {
-                for (x, y) in row[..cols.len()].iter_mut().zip(source.iter().step_by(b.col_stride)) {
-                    *x = *y;
-                }
+    if b.col_stride == 1 {
+        let panels = Panels { count: b.cols.div_ceil(I::NR), height: I::NR, higher: 0 };
+        let (rows, cols) = (b.rows, b.cols);
+        isa.pack(Pack { rows, cols, src: b.data, src_stride: b.row_stride, panels, width: I::NR, dst: packed, dst_stride: length });
+        return;
+    }
+    for (panel, packed) in packed.chunks_exact_mut(length).enumerate() {
+        for (p, row) in packed.chunks_exact_mut(I::NR).enumerate() {
+            for (x, j) in row.iter_mut().zip(panel_cols(panel)) {
+                *x = b.from(p, j)[0];
             }
         }
     }
@@ -185,34 +162,20 @@ fn panel_stride<I: Isa>(ks: &Range<usize>) -> usize {
 }
 
 /// Packs the terms `ks` of a group of panels of A: row i of a panel, term p, goes to `p * MR + i`.
-fn pack_rows<I: Isa>(a: MatRef<f32>, panels: Panels, group: Range<usize>, ks: Range<usize>, packed: &mut [f32]) {
-    let stride = panel_stride::<I>(&ks);
-    let rows = panels.start(group.start)..panels.start(group.end);
-    for (p, k) in ks.clone().enumerate() {
-        if k + AHEAD < ks.end && a.row_stride == 1 {
-            prefetch_slice(&a.from(rows.start, k + AHEAD)[..rows.len()]);
-        }
-        for (panel, packed) in group.clone().zip(packed.chunks_exact_mut(stride)) {
-            let column = &mut packed[p * I::MR..][..I::MR];
-            let source = a.from(panels.start(panel), k);
-            if a.row_stride == 1 && source.len() >= I::MR {
-                // Whole columns at once: what lies beyond the panel's last row is never read.
-                column.copy_from_slice(&source[..I::MR]);
-            } else {
-                for (x, y) in column.iter_mut().zip(source.iter().step_by(a.row_stride)) {
-                    *x = *y;
-                }
+fn pack_rows<I: Isa>(isa: I, a: MatRef<f32>, panels: Panels, ks: Range<usize>, packed: &mut [f32]) {
+    let dst_stride = panel_stride::<I>(&ks);
+    if a.row_stride == 1 {
+        let (rows, cols) = (ks.len(), a.rows);
+        let src = a.from(0, ks.start);
+        isa.pack(Pack { rows, cols, src, src_stride: a.col_stride, panels, width: I::MR, dst: packed, dst_stride });
+        return;
+    }
+    for (panel, packed) in packed.chunks_exact_mut(dst_stride).take(panels.count).enumerate() {
+        for (column, k) in packed.chunks_exact_mut(I::MR).zip(ks.clone()) {
+            for (x, i) in column.iter_mut().zip(panels.rows(panel)) {
+                *x = a.from(i, k)[0];
             }
         }
-    }
-}
-
-/// Calls `f` with each chunk of `length` and its number, on the rayon pool if `parallel`.
-pub(super) fn for_each_chunk(data: &mut [f32], length: usize, parallel: bool, f: impl Fn(usize, &mut [f32]) + Sync) {
-    if parallel && data.len() > length {
-        data.par_chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
-    } else {
-        data.chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }
 }
 

@@ -1,8 +1,9 @@
 //! Products with few rows, as in decoding: bound by the reading of B, so that B is read once, where it lies.
 
-use super::blocked::{for_each_chunk, with_buffer};
+use super::blocked::with_buffer;
 use super::kernel::{Block, DOT_ROWS, Dots, Isa, Tile};
 use super::{MatMut, MatRef};
+use rayon::prelude::*;
 use std::cell::Cell;
 
 /// Most rows of A that this path takes.
@@ -87,5 +88,14 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
                 });
             }
         }
+    }
+}
+
+/// Calls `f` with each chunk of `length` and its number, on the rayon pool if `parallel`.
+fn for_each_chunk(data: &mut [f32], length: usize, parallel: bool, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if parallel && data.len() > length {
+        data.par_chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    } else {
+        data.chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }
 }
