@@ -17,7 +17,7 @@ const K_BLOCK: usize = 512;
 /// Columns of B that stay in the level-2 cache, `K_BLOCK` rows of them.
 const COL_BLOCK: usize = 512;
 /// Panels of A that are packed at a time, to stay in the level-2 cache too.
-const A_TOGETHER: usize = 8;
+const A_TOGETHER: usize = 16;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
@@ -61,7 +61,7 @@ fn in_place(a: MatRef<f32>, n: usize) -> bool {
 /// Rows and columns of the blocks that threads take: at least two for each thread, but large, for each packs its B anew, and its A unless
 /// it is read in place.
 fn block_shape<I: Isa>(m: usize, n: usize, threads: usize, in_place: bool) -> (usize, usize) {
-    let (mut rows, mut cols) = (m, n.div_ceil(n.div_ceil(COL_BLOCK)).next_multiple_of(I::NR));
+    let (mut rows, mut cols) = (m, n.div_ceil(n.div_ceil(if in_place { COL_BLOCK } else { 2 * COL_BLOCK })).next_multiple_of(I::NR));
     let wanted = if threads > 1 { 2 * threads } else { 1 };
     let slender = if in_place { 8 } else { 1 };
     while m.div_ceil(rows) * n.div_ceil(cols) < wanted && (rows > I::MR || cols > I::NR) {
@@ -79,7 +79,7 @@ fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: M
     let panels = Panels::new(c.rows(), I::MR);
     let in_place = in_place(a, c.cols());
     let together = if in_place { panels.count } else { A_TOGETHER };
-    for ks in k_blocks(a.cols) {
+    for ks in k_blocks(a.cols, if in_place { K_BLOCK } else { K_BLOCK / 2 }) {
         with_buffer(&B_BUFFER, c.cols().next_multiple_of(I::NR) * ks.len(), |packed_b| {
             pack_columns(isa, b.row_range(ks.start, ks.len()), packed_b);
             with_buffer(&A_BUFFER, if in_place { 0 } else { A_TOGETHER * panel_stride::<I>(&ks) }, |packed_a| {
@@ -124,8 +124,8 @@ fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: M
 }
 
 /// Cuts 0..k into blocks of nearly equal length, a multiple of 8 but for the last.
-fn k_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let length = k.div_ceil(k.div_ceil(K_BLOCK)).next_multiple_of(8);
+fn k_blocks(k: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let length = k.div_ceil(k.div_ceil(most)).next_multiple_of(8);
     (0..k).step_by(length).map(move |start| start..k.min(start + length))
 }
 

@@ -364,7 +364,7 @@ impl Pack<'_> {
 }
 
 /// Rows ahead of the reading that [`pack`] asks for: their distance hides them from the processor's own prefetching.
-const ROWS_AHEAD: usize = 8;
+const ROWS_AHEAD: usize = 3;
 
 /// The copy of [`Pack`].
 ///
