@@ -1,7 +1,7 @@
 //! The kernels on AVX2 with FMA: 6 × 16 tiles, 12 of the 16 registers accumulate.
 #![allow(unsafe_code)]
 
-use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn, tile_table};
+use super::kernel::{self, Dots, Isa, Pack, RawTile, Simd, Tile, TileFn, tile_table};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2 and FMA.
@@ -35,6 +35,12 @@ impl Isa for Avx2 {
         unsafe { run_dots(&mut dots) }
     }
 
+    fn pack(self, mut pack: Pack) {
+        pack.check(Self::LANES);
+        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
+        unsafe { run_pack(&mut pack) }
+    }
+
     fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
         // SAFETY: `self` proves the instruction set.
         unsafe { run_transpose(rows, cols, src, src_stride, dst, dst_stride) }
@@ -58,6 +64,12 @@ unsafe fn run_dots(d: &mut Dots) {
             _ => kernel::dots::<Avx2, 4>(d),
         }
     }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_pack(t: &mut Pack) {
+    // SAFETY: the caller's.
+    unsafe { kernel::pack::<Avx2>(t) }
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -5,21 +5,21 @@
 //! while the band's rows pass over it, [`Isa::MR`] at a time. A row-major A is read where it lies; any other is packed, a band and a
 //! block of k at a time.
 
-use super::kernel::{Isa, Tile, prefetch_slice};
+use super::kernel::{Block, Isa, Pack, Panels, Tile};
 use super::{MatMut, MatRef, skinny};
 use rayon::prelude::*;
 use std::cell::Cell;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::thread::LocalKey;
 
 /// Most terms that a tile sums before it goes to C.
 const K_BLOCK: usize = 512;
 /// Columns of B that stay in the level-2 cache, `K_BLOCK` rows of them.
 const COL_BLOCK: usize = 512;
-/// Rows of a band: few enough for all threads to have work, many enough to amortise the reading of B.
-const BAND_ROWS: RangeInclusive<usize> = 128..=512;
-/// Most elements of packed B at a time.
-const PACKED_B: usize = 1 << 25;
+/// Panels of A that are packed at a time, to stay in the level-2 cache too.
+const A_TOGETHER: usize = 16;
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 thread_local! {
     static A_BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -39,143 +39,154 @@ pub(super) fn product<I: Isa>(
     if skinny::takes(a, b) {
         return skinny::product(isa, c, alpha, a, b, accumulate, parallel);
     }
-    let k = a.cols;
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let band_rows = c.rows.div_ceil(4 * threads).clamp(*BAND_ROWS.start(), *BAND_ROWS.end()).min(c.rows.div_ceil(threads));
-    let chunk = (PACKED_B / k / I::NR).max(1) * I::NR;
-    for col in (0..c.cols).step_by(chunk) {
-        let cols = chunk.min(c.cols - col);
-        with_buffer(&B_BUFFER, cols.next_multiple_of(I::NR) * k, |packed| {
-            for_each_chunk(packed, I::NR * k, parallel, |p, panel| {
-                let first = p * I::NR;
-                pack_columns(isa, b.col_range(col + first, I::NR.min(cols - first)), panel);
-            });
-            let packed = &*packed;
-            for_each_chunk(c.data, band_rows * c.row_stride, parallel, |i, band| {
-                let first = i * band_rows;
-                if first < c.rows {
-                    let a = a.row_range(first, band_rows.min(c.rows - first));
-                    let c = MatMut { data: &mut band[col..], rows: a.rows, cols, row_stride: c.row_stride };
-                    band_product(isa, c, alpha, a, packed, accumulate);
-                }
-            });
-        });
+    let (rows, cols) = block_shape::<I>(c.rows, c.cols, threads, in_place(a, c.cols));
+    let blocks = Block::cut(c, rows, cols);
+    let run = |(row, col, mut c): (usize, usize, Block)| {
+        let (a, b) = (a.row_range(row, c.rows()), b.col_range(col, c.cols()));
+        block_product(isa, &mut c, alpha, a, b, accumulate);
+    };
+    if threads > 1 {
+        blocks.into_par_iter().with_max_len(1).for_each(run);
+    } else {
+        blocks.into_iter().for_each(run);
     }
 }
 
-/// The rows of a band of C, against packed B.
-fn band_product<I: Isa>(isa: I, c: MatMut<f32>, alpha: f32, a: MatRef<f32>, packed_b: &[f32], accumulate: bool) {
-    let k = a.cols;
-    let panels = c.rows.div_ceil(I::MR);
-    let rows_of = |panel: usize| panel * c.rows / panels..(panel + 1) * c.rows / panels;
-    let in_place = a.col_stride == 1;
-    for ks in k_blocks(k) {
-        with_buffer(&A_BUFFER, if in_place { 0 } else { panels * I::MR * ks.len() }, |packed_a| {
-            if !in_place {
-                pack_rows::<I>(a, ks.clone(), packed_a);
-            }
-            for first_col in (0..c.cols).step_by(COL_BLOCK) {
-                let cols = COL_BLOCK.min(c.cols - first_col);
-                let tiles = cols.div_ceil(I::NR);
-                for panel in 0..panels {
-                    let rows = rows_of(panel);
-                    let (a_panel, a_row, a_col) = if in_place {
-                        (a.from(rows.start, ks.start), a.row_stride, 1)
-                    } else {
-                        (&packed_a[panel * I::MR * ks.len()..], 1, I::MR)
-                    };
-                    for t in 0..tiles {
-                        if in_place && panel + 1 < panels {
-                            let next = rows_of(panel + 1);
-                            for i in next.start + t * next.len() / tiles..next.start + (t + 1) * next.len() / tiles {
-                                prefetch_slice(&a.from(i, ks.start)[..ks.len()]);
-                            }
+/// Whether A is read where it lies: its rows are contiguous, or it is small and used too little to repay packing.
+fn in_place(a: MatRef<f32>, n: usize) -> bool {
+    a.col_stride == 1 || (a.row_stride == 1 && a.cols <= 128 && n <= 128)
+}
+
+/// Rows and columns of the blocks that threads take: at least two for each thread, but large, for each packs its B anew, and its A unless
+/// it is read in place.
+fn block_shape<I: Isa>(m: usize, n: usize, threads: usize, in_place: bool) -> (usize, usize) {
+    let (mut rows, mut cols) = (m, n.div_ceil(n.div_ceil(if in_place { COL_BLOCK } else { 2 * COL_BLOCK })).next_multiple_of(I::NR));
+    let wanted = if threads > 1 { 2 * threads } else { 1 };
+    let slender = if in_place { 8 } else { 1 };
+    while m.div_ceil(rows) * n.div_ceil(cols) < wanted && (rows > I::MR || cols > I::NR) {
+        if rows > I::MR && (rows >= slender * cols || cols <= I::NR) {
+            rows = (rows / 2).next_multiple_of(I::MR);
+        } else {
+            cols = (cols / 2).next_multiple_of(I::NR);
+        }
+    }
+    (rows, cols)
+}
+
+/// A block of C, at most [`COL_BLOCK`] wide.
+fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: MatRef<f32>, accumulate: bool) {
+    let panels = Panels::new(c.rows(), I::MR);
+    let in_place = in_place(a, c.cols());
+    let together = if in_place { panels.count } else { A_TOGETHER };
+    for ks in k_blocks(a.cols, if in_place { K_BLOCK } else { K_BLOCK / 2 }) {
+        with_buffer(&B_BUFFER, c.cols().next_multiple_of(I::NR) * ks.len(), |packed_b| {
+            pack_columns(isa, b.row_range(ks.start, ks.len()), packed_b);
+            with_buffer(&A_BUFFER, if in_place { 0 } else { A_TOGETHER * panel_stride::<I>(&ks) }, |packed_a| {
+                for first in (0..panels.count).step_by(together) {
+                    let group = first..panels.count.min(first + together);
+                    if !in_place {
+                        let start = panels.start(first);
+                        let rows = panels.start(group.end) - start;
+                        pack_rows(isa, a.row_range(start, rows), panels.skip(group.clone()), ks.clone(), packed_a);
+                    }
+                    for panel in group {
+                        let rows = panels.rows(panel);
+                        let (a_panel, a_row, a_col) = if in_place {
+                            (a.from(rows.start, ks.start), a.row_stride, a.col_stride)
+                        } else {
+                            (&packed_a[(panel - first) * panel_stride::<I>(&ks)..], 1, I::MR)
+                        };
+                        for (t, col) in (0..c.cols()).step_by(I::NR).enumerate() {
+                            let next_row = rows.end + t;
+                            let next = a.col_stride == 1 && t < I::MR && next_row < c.rows();
+                            isa.tile(Tile {
+                                rows: rows.len(),
+                                cols: I::NR.min(c.cols() - col),
+                                k: ks.len(),
+                                a: a_panel,
+                                a_row,
+                                a_col,
+                                b: &packed_b[col * ks.len()..],
+                                b_row: I::NR,
+                                at: (rows.start, col),
+                                c,
+                                alpha,
+                                accumulate: accumulate || ks.start > 0,
+                                ahead: if next { a.from(next_row, ks.start) } else { &[] },
+                            });
                         }
-                        let col = first_col + t * I::NR;
-                        isa.tile(Tile {
-                            rows: rows.len(),
-                            cols: I::NR.min(c.cols - col),
-                            k: ks.len(),
-                            a: a_panel,
-                            a_row,
-                            a_col,
-                            b: &packed_b[col * k + ks.start * I::NR..],
-                            b_row: I::NR,
-                            c: &mut c.data[rows.start * c.row_stride + col..],
-                            c_row: c.row_stride,
-                            alpha,
-                            accumulate: accumulate || ks.start > 0,
-                        });
                     }
                 }
-            }
+            });
         });
     }
 }
 
 /// Cuts 0..k into blocks of nearly equal length, a multiple of 8 but for the last.
-fn k_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let length = k.div_ceil(k.div_ceil(K_BLOCK)).next_multiple_of(8);
+fn k_blocks(k: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let length = k.div_ceil(k.div_ceil(most)).next_multiple_of(8);
     (0..k).step_by(length).map(move |start| start..k.min(start + length))
 }
 
-/// Packs up to [`Isa::NR`] columns of B: element (p, j) goes to `p * NR + j`. What lies beyond the last column is left as it was.
-fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, panel: &mut [f32]) {
+/// Packs columns of B into panels of [`Isa::NR`]: element (p, j) of a panel goes to `p * NR + j`. What lies beyond the last column is left
+/// as it was.
+fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, packed: &mut [f32]) {
+    let panel_cols = |panel: usize| panel * I::NR..b.cols.min((panel + 1) * I::NR);
+    let length = I::NR * b.rows;
     if b.row_stride == 1 {
-        isa.transpose(b.rows, b.cols, b.data, b.col_stride, panel, I::NR);
-    } else if b.col_stride == 1 {
-        for (p, row) in panel.chunks_exact_mut(I::NR).enumerate() {
-            row[..b.cols].copy_from_slice(&b.from(p, 0)[..b.cols]);
+        for (panel, packed) in packed.chunks_exact_mut(length).enumerate() {
+            let cols = panel_cols(panel);
+            isa.transpose(b.rows, cols.len(), b.from(0, cols.start), b.col_stride, packed, I::NR);
         }
-    } else {
-        for (p, row) in panel.chunks_exact_mut(I::NR).enumerate() {
-            for (j, x) in row[..b.cols].iter_mut().enumerate() {
+        return;
+    }
+    if b.col_stride == 1 {
+        let panels = Panels { count: b.cols.div_ceil(I::NR), height: I::NR, higher: 0 };
+        let (rows, cols) = (b.rows, b.cols);
+        isa.pack(Pack { rows, cols, src: b.data, src_stride: b.row_stride, panels, width: I::NR, dst: packed, dst_stride: length });
+        return;
+    }
+    for (panel, packed) in packed.chunks_exact_mut(length).enumerate() {
+        for (p, row) in packed.chunks_exact_mut(I::NR).enumerate() {
+            for (x, j) in row.iter_mut().zip(panel_cols(panel)) {
                 *x = b.from(p, j)[0];
             }
         }
     }
 }
 
-/// Packs the terms `ks` of all rows of A into panels, nearly equal in height: row i of a panel, term p, goes to `p * MR + i`.
-fn pack_rows<I: Isa>(a: MatRef<f32>, ks: Range<usize>, packed: &mut [f32]) {
-    let panels = a.rows.div_ceil(I::MR);
-    let length = I::MR * ks.len();
-    for group in (0..panels).step_by(4) {
-        for (p, k) in ks.clone().enumerate() {
-            for panel in group..panels.min(group + 4) {
-                let column = &mut packed[panel * length + p * I::MR..][..I::MR];
-                let source = a.from(panel * a.rows / panels, k);
-                if a.row_stride == 1 && source.len() >= I::MR {
-                    // Whole columns at once: the rows beyond the panel's last are never read.
-                    column.copy_from_slice(&source[..I::MR]);
-                } else {
-                    for (i, x) in source.iter().step_by(a.row_stride).take(I::MR).enumerate() {
-                        column[i] = *x;
-                    }
-                }
-            }
-        }
-    }
+/// Elements from one packed panel of A to the next: a line more than it holds, for panels at multiples of a page would share cache sets.
+fn panel_stride<I: Isa>(ks: &Range<usize>) -> usize {
+    (I::MR * ks.len()).next_multiple_of(LINE) + LINE
 }
 
-/// Calls `f` with each chunk of `length` and its number, on the rayon pool if `parallel`.
-pub(super) fn for_each_chunk(data: &mut [f32], length: usize, parallel: bool, f: impl Fn(usize, &mut [f32]) + Sync) {
-    if parallel && data.len() > length {
-        data.par_chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
-    } else {
-        data.chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
+/// Packs the terms `ks` of a group of panels of A: row i of a panel, term p, goes to `p * MR + i`.
+fn pack_rows<I: Isa>(isa: I, a: MatRef<f32>, panels: Panels, ks: Range<usize>, packed: &mut [f32]) {
+    let dst_stride = panel_stride::<I>(&ks);
+    if a.row_stride == 1 {
+        let (rows, cols) = (ks.len(), a.rows);
+        let src = a.from(0, ks.start);
+        isa.pack(Pack { rows, cols, src, src_stride: a.col_stride, panels, width: I::MR, dst: packed, dst_stride });
+        return;
+    }
+    for (panel, packed) in packed.chunks_exact_mut(dst_stride).take(panels.count).enumerate() {
+        for (column, k) in packed.chunks_exact_mut(I::MR).zip(ks.clone()) {
+            for (x, i) in column.iter_mut().zip(panels.rows(panel)) {
+                *x = a.from(i, k)[0];
+            }
+        }
     }
 }
 
 /// Lends this thread's buffer, aligned to cache lines, content arbitrary. A thread that waits for its pool may start another product
 /// meanwhile, which finds the buffer gone and makes itself a new one.
 pub(super) fn with_buffer<R>(key: &'static LocalKey<Cell<Vec<f32>>>, length: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    const LINE: usize = 64;
     let mut buffer = key.take();
     if buffer.len() < length + LINE {
         buffer.resize(length + LINE, 0.0);
     }
-    let start = buffer.as_ptr().align_offset(LINE);
+    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
     let result = f(&mut buffer[start..start + length]);
     key.set(buffer);
     result

@@ -4,6 +4,10 @@
 //! `#[inline(always)]` for that reason. [`Isa`]'s methods are the safe way in: they check every bound before the first pointer moves.
 #![allow(unsafe_code)]
 
+use super::{MatMut, extent};
+use std::marker::PhantomData;
+use std::ops::Range;
+
 /// A vector of `f32` of one instruction set.
 pub(super) trait Simd: Copy {
     /// The register.
@@ -43,12 +47,51 @@ pub(super) trait Isa: Copy + Send + Sync {
     fn tile(self, tile: Tile);
     /// `out[r * out_stride + j] = Σ_k a[r * a_stride + k] · b[j * b_stride + k]` for up to [`DOT_ROWS`] rows and any number of columns.
     fn dots(self, dots: Dots);
+    /// Copies into panels.
+    fn pack(self, pack: Pack);
     /// `dst[i * dst_stride + j] = src[j * src_stride + i]` for i below `rows` and j below `cols`.
     fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize);
 }
 
+/// A rectangle of C that belongs to one thread.
+pub(super) struct Block<'a> {
+    data: *mut f32,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a block is an exclusive borrow of its elements, which no other block holds.
+unsafe impl Send for Block<'_> {}
+
+impl<'a> Block<'a> {
+    /// Cuts C into blocks of at most `rows` × `cols`, each with the row and column of its first element. Panics if C reaches beyond its
+    /// data or its rows overlap.
+    pub fn cut(c: MatMut<'a, f32>, rows: usize, cols: usize) -> Vec<(usize, usize, Self)> {
+        let MatMut { data, rows: m, cols: n, row_stride } = c;
+        assert!(extent(m, n, row_stride, 1) <= data.len() && (m <= 1 || row_stride >= n));
+        let data = data.as_mut_ptr();
+        let starts = (0..m).step_by(rows).flat_map(|row| (0..n).step_by(cols).map(move |col| (row, col)));
+        starts
+            .map(|(row, col)| {
+                let data = data.wrapping_add(row * row_stride + col);
+                (row, col, Self { data, rows: rows.min(m - row), cols: cols.min(n - col), row_stride, borrow: PhantomData })
+            })
+            .collect()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
 /// One tile: `C = alpha·A·B` or `C += alpha·A·B` with C `rows` × `cols`, at most [`Isa::MR`] × [`Isa::NR`].
-pub(super) struct Tile<'a> {
+pub(super) struct Tile<'a, 'c> {
     pub rows: usize,
     pub cols: usize,
     pub k: usize,
@@ -59,12 +102,18 @@ pub(super) struct Tile<'a> {
     /// Element (p, j) at `b[p * b_row + j]`.
     pub b: &'a [f32],
     pub b_row: usize,
-    /// Element (i, j) at `c[i * c_row + j]`.
-    pub c: &'a mut [f32],
-    pub c_row: usize,
+    /// The rectangle of C that the tile lies in.
+    pub c: &'a mut Block<'c>,
+    /// Row and column of the tile in it.
+    pub at: (usize, usize),
     pub alpha: f32,
     pub accumulate: bool,
+    /// What later tiles will read: asked for, a line of each every [`STEPS`] terms.
+    pub ahead: &'a [f32],
 }
+
+/// Terms between two prefetches. Many at once would take the few line-fill buffers from the loads of the loop.
+const STEPS: usize = 8;
 
 /// A [`Tile`] whose bounds were checked.
 pub(super) struct RawTile {
@@ -79,17 +128,18 @@ pub(super) struct RawTile {
     last_lanes: usize,
     alpha: f32,
     accumulate: bool,
+    ahead: *const f32,
 }
 
-impl Tile<'_> {
+impl Tile<'_, '_> {
     /// Checks the bounds, and that the tile is no larger than `mr` × `2 * lanes`.
     #[inline]
     pub fn check(self, mr: usize, lanes: usize) -> RawTile {
-        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, c_row, alpha, accumulate } = self;
+        let Tile { rows, cols, k, a, a_row, a_col, b, b_row, c, at, alpha, accumulate, ahead } = self;
         assert!((1..=mr).contains(&rows) && (1..=2 * lanes).contains(&cols) && k > 0);
         assert!((rows - 1) * a_row + (k - 1) * a_col < a.len());
         assert!((k - 1) * b_row + cols <= b.len());
-        assert!((rows - 1) * c_row + cols <= c.len());
+        assert!(at.0 + rows <= c.rows && at.1 + cols <= c.cols);
         RawTile {
             k,
             a: a.as_ptr(),
@@ -97,11 +147,12 @@ impl Tile<'_> {
             a_col,
             b: b.as_ptr(),
             b_row,
-            c: c.as_mut_ptr(),
-            c_row,
+            c: c.data.wrapping_add(at.0 * c.row_stride + at.1),
+            c_row: c.row_stride,
             last_lanes: (cols - 1) % lanes + 1,
             alpha,
             accumulate,
+            ahead: ahead.as_ptr(),
         }
     }
 }
@@ -118,11 +169,6 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const F
     unsafe {
         let mask = S::mask(t.last_lanes);
         let mut sums = [[S::zero(); VECS]; ROWS];
-        for r in 0..ROWS {
-            for v in 0..VECS {
-                prefetch(t.c.wrapping_add(r * t.c_row + v * S::LANES));
-            }
-        }
         // Four rows share a base pointer, so that all of A's addresses fit into the general registers; the compiler would derive them
         // from one pointer with an addition for each row if it could see through them.
         let mut bases = [t.a; 4];
@@ -130,21 +176,33 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const F
             *base = std::hint::black_box(t.a.wrapping_add(4 * q * t.a_row));
         }
         let mut b = t.b;
-        for _ in 0..t.k {
-            let mut row = [S::zero(); VECS];
+        let (mut ahead, mut c) = (t.ahead, t.c);
+        let mut left = t.k;
+        while left > 0 {
             for v in 0..VECS {
-                let p = b.wrapping_add(v * S::LANES);
-                row[v] = if FULL || v + 1 < VECS { S::load(p) } else { S::load_masked(p, mask) };
+                prefetch(c.wrapping_add(v * S::LANES));
             }
-            for r in 0..ROWS {
-                let x = S::splat(*bases[r / 4].wrapping_add(r % 4 * t.a_row));
+            c = c.wrapping_add(t.c_row);
+            prefetch_l2(ahead);
+            ahead = ahead.wrapping_add(16);
+            let steps = left.min(STEPS);
+            left -= steps;
+            for _ in 0..steps {
+                let mut row = [S::zero(); VECS];
                 for v in 0..VECS {
-                    sums[r][v] = S::fma(x, row[v], sums[r][v]);
+                    let p = b.wrapping_add(v * S::LANES);
+                    row[v] = if FULL || v + 1 < VECS { S::load(p) } else { S::load_masked(p, mask) };
                 }
-            }
-            b = b.wrapping_add(t.b_row);
-            for base in &mut bases {
-                *base = base.wrapping_add(t.a_col);
+                for r in 0..ROWS {
+                    let x = S::splat(*bases[r / 4].wrapping_add(r % 4 * t.a_row));
+                    for v in 0..VECS {
+                        sums[r][v] = S::fma(x, row[v], sums[r][v]);
+                    }
+                }
+                b = b.wrapping_add(t.b_row);
+                for base in &mut bases {
+                    *base = base.wrapping_add(t.a_col);
+                }
             }
         }
         let alpha = S::splat(t.alpha);
@@ -162,15 +220,11 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const VECS: usize, const F
     }
 }
 
-/// Asks for the lines of a slice to come to the level-2 cache.
-#[inline]
-pub(super) fn prefetch_slice(data: &[f32]) {
+#[inline(always)]
+fn prefetch_l2(p: *const f32) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    const LINE: usize = 16;
-    for x in data.iter().step_by(LINE) {
-        // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) }
-    }
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
 }
 
 /// Asks for a line of C while the tile is being summed.
@@ -256,6 +310,95 @@ unsafe fn dot_block<S: Simd, const ROWS: usize, const COLS: usize>(d: &mut Dots,
     }
 }
 
+/// Rows cut into panels of nearly equal height, at most MR.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    pub count: usize,
+    pub height: usize,
+    /// So many of the first panels are one row higher.
+    pub higher: usize,
+}
+
+impl Panels {
+    pub fn new(rows: usize, mr: usize) -> Self {
+        let count = rows.div_ceil(mr);
+        Self { count, height: rows / count, higher: rows % count }
+    }
+
+    pub fn start(&self, panel: usize) -> usize {
+        panel * self.height + panel.min(self.higher)
+    }
+
+    pub fn rows(&self, panel: usize) -> Range<usize> {
+        self.start(panel)..self.start(panel + 1)
+    }
+
+    /// Some of the panels, counted from the first of them.
+    pub fn skip(&self, group: Range<usize>) -> Self {
+        Self { count: group.len(), height: self.height, higher: self.higher.saturating_sub(group.start).min(group.len()) }
+    }
+}
+
+/// A copy of `rows` × `cols` elements into panels of columns: element (p, j) of a panel goes to `dst[panel * dst_stride + p * width + j]`.
+pub(super) struct Pack<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub src: &'a [f32],
+    pub src_stride: usize,
+    /// Where the panels start among the columns. None is longer than `width`.
+    pub panels: Panels,
+    pub width: usize,
+    pub dst: &'a mut [f32],
+    pub dst_stride: usize,
+}
+
+impl Pack<'_> {
+    /// Panics if a bound is exceeded or a panel would take more than two vectors.
+    #[inline]
+    pub fn check(&self, lanes: usize) {
+        let Self { rows, cols, panels, width, dst_stride, .. } = *self;
+        assert!(rows > 0 && panels.count > 0 && panels.start(panels.count - 1) < cols && (1..=2 * lanes).contains(&width));
+        assert!((rows - 1) * self.src_stride + cols <= self.src.len());
+        assert!((panels.count - 1) * dst_stride + rows * width <= self.dst.len());
+    }
+}
+
+/// Rows ahead of the reading that [`pack`] asks for: their distance hides them from the processor's own prefetching.
+const ROWS_AHEAD: usize = 3;
+
+/// The copy of [`Pack`].
+///
+/// # Safety
+/// The processor must have the instruction set; `t` must have passed its check.
+#[inline(always)]
+pub(super) unsafe fn pack<S: Simd>(t: &mut Pack) {
+    let dst = t.dst.as_mut_ptr();
+    for p in 0..t.rows {
+        let src = t.src.as_ptr().wrapping_add(p * t.src_stride);
+        for panel in 0..t.panels.count {
+            let start = t.panels.start(panel);
+            let (src, dst) = (src.wrapping_add(start), dst.wrapping_add(panel * t.dst_stride + p * t.width));
+            let cols = t.width.min(t.cols - start);
+            prefetch(src.wrapping_add(ROWS_AHEAD * t.src_stride));
+            // SAFETY: `Pack::check` has found all rows and columns within the source, and `width` elements for each row of each panel
+            // within the destination; the masks stop at the last of `cols`, which is at most `width`.
+            unsafe {
+                let mask = S::mask(cols.min(S::LANES));
+                S::store_masked(dst, mask, S::load_masked(src, mask));
+                if cols > S::LANES {
+                    prefetch(src.wrapping_add(ROWS_AHEAD * t.src_stride + S::LANES));
+                    let mask = S::mask(cols - S::LANES);
+                    let (src, dst) = (src.wrapping_add(S::LANES), dst.wrapping_add(S::LANES));
+                    S::store_masked(dst, mask, S::load_masked(src, mask));
+                }
+            }
+        }
+    }
+}
+
+/// Elements ahead of the reading that [`transpose`] asks for.
+const AHEAD: usize = 64;
+
 /// The transposing copy of [`Isa::transpose`].
 ///
 /// # Safety
@@ -273,6 +416,9 @@ pub(super) unsafe fn transpose<S: Simd>(
     assert!((cols - 1) * src_stride + rows <= src.len() && (rows - 1) * dst_stride + cols <= dst.len());
     for i in (0..rows).step_by(S::LANES) {
         for j in (0..cols).step_by(S::LANES) {
+            for j in j..cols.min(j + S::LANES) {
+                prefetch(src.as_ptr().wrapping_add(j * src_stride + i + AHEAD));
+            }
             if i + S::LANES <= rows && j + S::LANES <= cols {
                 // SAFETY: the block lies within both matrices, which the asserts have found within their slices.
                 unsafe {

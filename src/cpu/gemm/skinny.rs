@@ -1,8 +1,9 @@
 //! Products with few rows, as in decoding: bound by the reading of B, so that B is read once, where it lies.
 
-use super::blocked::{for_each_chunk, with_buffer};
-use super::kernel::{DOT_ROWS, Dots, Isa, Tile};
+use super::blocked::with_buffer;
+use super::kernel::{Block, DOT_ROWS, Dots, Isa, Tile};
 use super::{MatMut, MatRef};
+use rayon::prelude::*;
 use std::cell::Cell;
 
 /// Most rows of A that this path takes.
@@ -65,6 +66,8 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
         }
         return;
     }
+    let mut whole = Block::cut(MatMut::new(out, a.rows, COLS), a.rows, COLS);
+    let Some((_, _, c)) = whole.first_mut() else { return };
     for p in (0..a.cols).step_by(K_BLOCK) {
         for row in (0..a.rows).step_by(I::MR) {
             for col in (0..b.cols).step_by(I::NR) {
@@ -77,12 +80,22 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
                     a_col: a.col_stride,
                     b: b.from(p, col),
                     b_row: b.row_stride,
-                    c: &mut out[row * COLS + col..],
-                    c_row: COLS,
+                    c,
+                    at: (row, col),
                     alpha: 1.0,
                     accumulate: p > 0,
+                    ahead: &[],
                 });
             }
         }
+    }
+}
+
+/// Calls `f` with each chunk of `length` and its number, on the rayon pool if `parallel`.
+fn for_each_chunk(data: &mut [f32], length: usize, parallel: bool, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if parallel && data.len() > length {
+        data.par_chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    } else {
+        data.chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }
 }
