@@ -1,7 +1,8 @@
 //! The kernels on AVX2 with FMA: 6 × 16 tiles, 12 of the 16 registers accumulate.
 #![allow(unsafe_code)]
 
-use super::kernel::{self, Dots, Isa, Pack, RawTile, Simd, Tile, TileFn, tile_table};
+use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn, tile_table};
+use super::pack::{self, Pack};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2 and FMA.
@@ -69,13 +70,13 @@ unsafe fn run_dots(d: &mut Dots) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_pack(t: &mut Pack) {
     // SAFETY: the caller's.
-    unsafe { kernel::pack::<Avx2>(t) }
+    unsafe { pack::pack::<Avx2>(t) }
 }
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_transpose(rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
     // SAFETY: the caller's.
-    unsafe { kernel::transpose::<Avx2>(rows, cols, src, src_stride, dst, dst_stride) }
+    unsafe { pack::transpose::<Avx2>(rows, cols, src, src_stride, dst, dst_stride) }
 }
 
 // SAFETY, for each block: the trait's contract, that the processor has AVX2 and FMA and that the pointers are good.

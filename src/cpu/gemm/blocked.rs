@@ -1,21 +1,26 @@
 //! The loops around the register tile.
 //!
-//! B is packed once, by all threads together, into panels of [`Isa::NR`] columns. Then each thread takes bands of rows of C. Within a
-//! band, the sum over k is cut into blocks of at most [`K_BLOCK`]; a block of B of `K_BLOCK` × [`COL_BLOCK`] stays in the level-2 cache
-//! while the band's rows pass over it, [`Isa::MR`] at a time. A row-major A is read where it lies; any other is packed, a band and a
-//! block of k at a time.
+//! Threads take blocks of C, as large as leaves work for all. Within a block, the sum over k is cut into blocks too: so many terms of all
+//! the block's columns of B are packed into panels of [`Isa::NR`] columns, which stay in the level-2 cache while the rows of A pass over
+//! them, [`Isa::MR`] at a time. Each thread packs for itself: what it has just written is in its own cache, and nobody waits. A row-major A
+//! is read where it lies; any other is packed, some panels at a time.
 
-use super::kernel::{Block, Isa, Pack, Panels, Tile};
+use super::kernel::{Block, Isa, Tile};
+use super::pack::{Pack, Panels};
 use super::{MatMut, MatRef, skinny};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-/// Most terms that a tile sums before it goes to C.
-const K_BLOCK: usize = 512;
-/// Columns of B that stay in the level-2 cache, `K_BLOCK` rows of them.
-const COL_BLOCK: usize = 512;
+/// Most terms that are summed before they go to C, and most columns of a block: so much of B stays in the level-2 cache. A packed A gets
+/// wider blocks of fewer terms, so that each packed element is used more often.
+const SIZES: (usize, usize) = (512, 512);
+const SIZES_PACKED: (usize, usize) = (256, 1024);
+/// Rows of C below which a row-major B is read where it lies: so few uses do not repay packing.
+const UNPACKED_ROWS: usize = 128;
+/// Terms and columns up to which a column-major A is read where it lies.
+const UNPACKED_A: usize = 128;
 /// Panels of A that are packed at a time, to stay in the level-2 cache too.
 const A_TOGETHER: usize = 16;
 /// Elements of a cache line.
@@ -40,11 +45,13 @@ pub(super) fn product<I: Isa>(
         return skinny::product(isa, c, alpha, a, b, accumulate, parallel);
     }
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let (rows, cols) = block_shape::<I>(c.rows, c.cols, threads, in_place(a, c.cols));
+    let a_in_place = a.col_stride == 1 || (a.row_stride == 1 && a.cols <= UNPACKED_A && c.cols <= UNPACKED_A);
+    let (k_block, col_block) = if a.col_stride == 1 { SIZES } else { SIZES_PACKED };
+    let (rows, cols) = block_shape::<I>(c.rows, c.cols, col_block, threads, a_in_place);
     let blocks = Block::cut(c, rows, cols);
     let run = |(row, col, mut c): (usize, usize, Block)| {
         let (a, b) = (a.row_range(row, c.rows()), b.col_range(col, c.cols()));
-        block_product(isa, &mut c, alpha, a, b, accumulate);
+        block_product(isa, &mut c, alpha, (a, a_in_place), b, k_block, accumulate);
     };
     if threads > 1 {
         blocks.into_par_iter().with_max_len(1).for_each(run);
@@ -53,17 +60,12 @@ pub(super) fn product<I: Isa>(
     }
 }
 
-/// Whether A is read where it lies: its rows are contiguous, or it is small and used too little to repay packing.
-fn in_place(a: MatRef<f32>, n: usize) -> bool {
-    a.col_stride == 1 || (a.row_stride == 1 && a.cols <= 128 && n <= 128)
-}
-
 /// Rows and columns of the blocks that threads take: at least two for each thread, but large, for each packs its B anew, and its A unless
 /// it is read in place.
-fn block_shape<I: Isa>(m: usize, n: usize, threads: usize, in_place: bool) -> (usize, usize) {
-    let (mut rows, mut cols) = (m, n.div_ceil(n.div_ceil(if in_place { COL_BLOCK } else { 2 * COL_BLOCK })).next_multiple_of(I::NR));
+fn block_shape<I: Isa>(m: usize, n: usize, most_cols: usize, threads: usize, a_in_place: bool) -> (usize, usize) {
+    let (mut rows, mut cols) = (m, n.div_ceil(n.div_ceil(most_cols)).next_multiple_of(I::NR));
     let wanted = if threads > 1 { 2 * threads } else { 1 };
-    let slender = if in_place { 8 } else { 1 };
+    let slender = if a_in_place { 8 } else { 1 };
     while m.div_ceil(rows) * n.div_ceil(cols) < wanted && (rows > I::MR || cols > I::NR) {
         if rows > I::MR && (rows >= slender * cols || cols <= I::NR) {
             rows = (rows / 2).next_multiple_of(I::MR);
@@ -74,25 +76,36 @@ fn block_shape<I: Isa>(m: usize, n: usize, threads: usize, in_place: bool) -> (u
     (rows, cols)
 }
 
-/// A block of C, at most [`COL_BLOCK`] wide.
-fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: MatRef<f32>, accumulate: bool) {
+/// One block of C. The bits depend on `k_block`, but not on how C was cut nor on what is packed.
+fn block_product<I: Isa>(
+    isa: I,
+    c: &mut Block,
+    alpha: f32,
+    (a, a_in_place): (MatRef<f32>, bool),
+    b: MatRef<f32>,
+    k_block: usize,
+    accumulate: bool,
+) {
     let panels = Panels::new(c.rows(), I::MR);
-    let in_place = in_place(a, c.cols());
-    let together = if in_place { panels.count } else { A_TOGETHER };
-    for ks in k_blocks(a.cols, if in_place { K_BLOCK } else { K_BLOCK / 2 }) {
-        with_buffer(&B_BUFFER, c.cols().next_multiple_of(I::NR) * ks.len(), |packed_b| {
-            pack_columns(isa, b.row_range(ks.start, ks.len()), packed_b);
-            with_buffer(&A_BUFFER, if in_place { 0 } else { A_TOGETHER * panel_stride::<I>(&ks) }, |packed_a| {
+    let b_in_place = b.col_stride == 1 && c.rows() <= UNPACKED_ROWS;
+    let together = if a_in_place { panels.count } else { A_TOGETHER };
+    for ks in k_blocks(a.cols, k_block) {
+        let packed_cols = if b_in_place { 0 } else { c.cols().next_multiple_of(I::NR) };
+        with_buffer(&B_BUFFER, packed_cols * ks.len(), |packed_b| {
+            if !b_in_place {
+                pack_columns(isa, b.row_range(ks.start, ks.len()), packed_b);
+            }
+            with_buffer(&A_BUFFER, if a_in_place { 0 } else { A_TOGETHER * panel_stride::<I>(&ks) }, |packed_a| {
                 for first in (0..panels.count).step_by(together) {
                     let group = first..panels.count.min(first + together);
-                    if !in_place {
+                    if !a_in_place {
                         let start = panels.start(first);
                         let rows = panels.start(group.end) - start;
                         pack_rows(isa, a.row_range(start, rows), panels.skip(group.clone()), ks.clone(), packed_a);
                     }
                     for panel in group {
                         let rows = panels.rows(panel);
-                        let (a_panel, a_row, a_col) = if in_place {
+                        let (a_panel, a_row, a_col) = if a_in_place {
                             (a.from(rows.start, ks.start), a.row_stride, a.col_stride)
                         } else {
                             (&packed_a[(panel - first) * panel_stride::<I>(&ks)..], 1, I::MR)
@@ -107,8 +120,8 @@ fn block_product<I: Isa>(isa: I, c: &mut Block, alpha: f32, a: MatRef<f32>, b: M
                                 a: a_panel,
                                 a_row,
                                 a_col,
-                                b: &packed_b[col * ks.len()..],
-                                b_row: I::NR,
+                                b: if b_in_place { b.from(ks.start, col) } else { &packed_b[col * ks.len()..] },
+                                b_row: if b_in_place { b.row_stride } else { I::NR },
                                 at: (rows.start, col),
                                 c,
                                 alpha,

@@ -12,8 +12,7 @@ pub(super) fn product<F: GemmFloat + 'static>(
     accumulate: bool,
     parallel: bool,
 ) {
-    // Blocks of a size that depends on the shape alone would be needed for equal bits if the crate cut its sums by the number of
-    // threads; it cuts over m and n only.
+    // The crate, too, shares out rows and columns among threads, never the sum over k: see the test of equal bits.
     let parallelism = if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: `matmul` has asserted that every element of the three views lies in its slice, and C is borrowed exclusively.
     unsafe {

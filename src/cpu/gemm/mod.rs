@@ -1,8 +1,8 @@
 //! Matrix products on the CPU: `C = α·A·B` and `C += α·A·B` over strided views.
 //!
 //! On x86-64 with AVX-512, or AVX2 and FMA, `f32` runs on kernels of our own, after the scheme of Goto and van de Geijn ("Anatomy of
-//! high-performance matrix multiplication", ACM TOMS 2008): [`kernel`] holds the innermost tile, [`blocked`] the loops around it, and
-//! [`skinny`] the products with few rows, which are bound by memory. Everything else (`f64`, other processors) goes to the `gemm` crate.
+//! high-performance matrix multiplication", ACM TOMS 2008): `kernel` holds the innermost tile, `pack` the copies that feed
+//! it, `blocked` the loops around it, and `skinny` the products with few rows, which are bound by memory. Everything else (`f64`, other processors) goes to the `gemm` crate.
 //!
 //! **Same bits for any number of threads.** Threads share out rows and columns of C, never a sum: each element of C is summed over k by
 //! one thread, in ascending k, in blocks whose bounds depend on k alone, and which path a product takes depends on its shape and strides
@@ -17,6 +17,8 @@ mod blocked;
 mod fallback;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod pack;
 #[cfg(target_arch = "x86_64")]
 mod skinny;
 #[cfg(test)]
