@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::tiles::{Block, Heads, Problem, blocks, dot, windows};
+use super::tiles::{Block, Heads, Problem, blocks, row_pitch, windows};
 use crate::cpu::gemm::{MatMut, MatRef, matmul};
 use crate::cpu::{rows_per_task, vectorized};
 use crate::ops::add::accumulate;
@@ -116,22 +116,22 @@ fn backward_block<F: Float>(problem: &Problem<F>, given: &Given<F>, block: &Bloc
     let (q, d_o) = (MatRef::new(q, rows, d), MatRef::new(d_o, rows, dv));
     let one = F::of(1.0);
     for keys in problem.tiles_of(block) {
-        let len = keys.len();
+        let (len, pitch) = (keys.len(), row_pitch(keys.len()));
         let key_rows = problem.key_rows(block.sequence, &keys);
         let k = problem.k.matrix(key_rows.clone(), block.kv_head);
         let v = problem.v.matrix(key_rows, block.kv_head);
-        let (p, ds) = (&mut scratch.p[..rows * len], &mut scratch.ds[..rows * len]);
-        matmul(MatMut::new(p, rows, len), one, q, k.t(), false, false);
+        let (p, ds) = (&mut scratch.p[..rows * pitch], &mut scratch.ds[..rows * pitch]);
+        matmul(MatMut::with_pitch(p, rows, len, pitch), one, q, k.t(), false, false);
         problem.mask(block, &keys, p);
-        matmul(MatMut::new(ds, rows, len), one, d_o, v.t(), false, false);
-        if problem.dropout.is_some() {
-            let keep = &mut scratch.keep[..rows * len];
-            problem.keep(block, &keys, keep);
-            backward_tile_dropout(p, ds, keep, len, lse, delta);
+        matmul(MatMut::with_pitch(ds, rows, len, pitch), one, d_o, v.t(), false, false);
+        if let Some(dropout) = problem.dropout {
+            let keep = &mut scratch.keep[..rows * pitch];
+            problem.keep(dropout, block, &keys, keep);
+            backward_tile_dropout(p, ds, keep, pitch, lse, delta);
         } else {
-            backward_tile(p, ds, len, lse, delta);
+            backward_tile(p, ds, pitch, lse, delta);
         }
-        let (p, ds) = (MatRef::new(p, rows, len), MatRef::new(ds, rows, len));
+        let (p, ds) = (MatRef::with_pitch(p, rows, len, pitch), MatRef::with_pitch(ds, rows, len, pitch));
         let at = keys.start - part.first_key;
         matmul(MatMut::new(&mut part.dv[at * dv..][..len * dv], len, dv), one, p.t(), d_o, true, false);
         matmul(MatMut::new(&mut part.dk[at * d..][..len * d], len, d), one, ds.t(), q, true, false);
@@ -143,13 +143,19 @@ vectorized! {
     /// Σ a·b of each row.
     fn row_dots<F: Float>(a: &[F], b: &[F], width: usize, dots: &mut [F]) {
         for ((a, b), dots) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(dots) {
-            *dots = dot(a, b);
+            let mut lanes = [F::of(0.0); 16];
+            for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+                for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+                    *lane += a * b;
+                }
+            }
+            *dots = lanes.into_iter().sum();
         }
     }
 
-    /// Rows of `len`: scores to probabilities, and the gradient of the probabilities to that of the scores.
-    fn backward_tile<F: Float>(p: &mut [F], ds: &mut [F], len: usize, lse: &[F], delta: &[F]) {
-        for (((p, ds), &lse), &delta) in p.chunks_exact_mut(len).zip(ds.chunks_exact_mut(len)).zip(lse).zip(delta) {
+    /// Rows of `pitch`: scores to probabilities, and the gradient of the probabilities to that of the scores.
+    fn backward_tile<F: Float>(p: &mut [F], ds: &mut [F], pitch: usize, lse: &[F], delta: &[F]) {
+        for (((p, ds), &lse), &delta) in p.chunks_exact_mut(pitch).zip(ds.chunks_exact_mut(pitch)).zip(lse).zip(delta) {
             for (p, ds) in p.iter_mut().zip(ds) {
                 *p = (*p - lse).exp_lane();
                 *ds = *p * (*ds - delta);
@@ -158,9 +164,9 @@ vectorized! {
     }
 
     /// The same under dropout; the probabilities that are left are those after it.
-    fn backward_tile_dropout<F: Float>(p: &mut [F], ds: &mut [F], keep: &[F], len: usize, lse: &[F], delta: &[F]) {
-        let rows = p.chunks_exact_mut(len).zip(ds.chunks_exact_mut(len)).zip(keep.chunks_exact(len));
-        for (((p, ds), keep), (&lse, &delta)) in rows.map(|((p, ds), keep)| ((p, ds), keep)).zip(lse.iter().zip(delta)) {
+    fn backward_tile_dropout<F: Float>(p: &mut [F], ds: &mut [F], keep: &[F], pitch: usize, lse: &[F], delta: &[F]) {
+        let rows = p.chunks_exact_mut(pitch).zip(ds.chunks_exact_mut(pitch)).zip(keep.chunks_exact(pitch));
+        for (((p, ds), keep), (&lse, &delta)) in rows.zip(lse.iter().zip(delta)) {
             for ((p, ds), &keep) in p.iter_mut().zip(ds).zip(keep) {
                 let probability = (*p - lse).exp_lane();
                 *p = probability * keep;

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::forward::forward;
-use super::tiles::{Heads, Problem, dot, exponentials, largest};
-use crate::cpu::gemm::MatRef;
+use super::tiles::{Heads, Problem, exponentials, largest, row_pitch};
+use crate::cpu::gemm::{MatMut, MatRef, matmul};
 use crate::cpu::vectorized;
 use crate::tensor::Float;
 use crate::{Error, Result};
@@ -89,15 +89,18 @@ fn decode<F: Float>(problem: &Problem<F>, o: &mut [F]) {
     let (group, dv, runs) = (problem.group, problem.v.width, problem.keys.div_ceil(RUN));
     let part = |task: usize| {
         let (head, run) = (task / runs, task % runs);
-        let mut q = problem.q.of_row(0, head * group, group).to_vec();
-        q.iter_mut().for_each(|q| *q *= problem.scale);
+        let q = problem.q.of_row(0, head * group, group);
         let zeros = |len: usize| vec![F::of(0.0); len];
         let mut part = Part { max: zeros(group), sum: zeros(group), values: zeros(group * dv) };
         let keys = run * RUN..(run * RUN + RUN).min(problem.keys);
-        let scores = &mut zeros(group * keys.len());
-        scores_of_run(&q, problem.k, head, keys.start, scores);
-        weigh(scores, &mut part.max, &mut part.sum);
-        add_values(scores, problem.v, head, keys.start, &mut part.values);
+        let (len, pitch) = (keys.len(), row_pitch(keys.len()));
+        let mut scores = vec![F::neg_infinity(); group * pitch];
+        let q = MatRef::new(q, group, problem.q.width);
+        let tile = MatMut::with_pitch(&mut scores, group, len, pitch);
+        matmul(tile, problem.scale, q, problem.k.matrix(keys.clone(), head).t(), false, false);
+        weigh(&mut scores, &mut part.max, &mut part.sum);
+        let tile = MatRef::with_pitch(&scores, group, len, pitch);
+        matmul(MatMut::new(&mut part.values, group, dv), F::of(1.0), tile, problem.v.matrix(keys, head), false, false);
         part
     };
     let tasks = problem.kv_heads * runs;
@@ -120,36 +123,12 @@ fn decode<F: Float>(problem: &Problem<F>, o: &mut [F]) {
 }
 
 vectorized! {
-    /// `scores` `[group, keys]` of the scaled queries `[group, D]` for the keys from `first` on.
-    fn scores_of_run<F: Float>(q: &[F], k: Heads<'_, F>, head: usize, first: usize, scores: &mut [F]) {
-        let group = q.len() / k.width;
-        let len = scores.len() / group;
-        for j in 0..len {
-            let key = k.of_row(first + j, head, 1);
-            for (g, q) in q.chunks_exact(k.width).enumerate() {
-                scores[g * len + j] = dot(q, key);
-            }
-        }
-    }
-
-    /// Turns each query's row of scores into `e^(s − max)`.
+    /// Turns each query's row of scores, of [`row_pitch`], into `e^(s − max)`.
     fn weigh<F: Float>(scores: &mut [F], max: &mut [F], sum: &mut [F]) {
-        let len = scores.len() / max.len();
-        for ((row, max), sum) in scores.chunks_exact_mut(len).zip(max).zip(sum) {
+        let pitch = scores.len() / max.len();
+        for ((row, max), sum) in scores.chunks_exact_mut(pitch).zip(max).zip(sum) {
             *max = largest(row);
             *sum = exponentials(row, *max);
-        }
-    }
-
-    /// Adds to `sums` `[group, Dv]` the values from row `first` on, times their weights `[group, keys]`.
-    fn add_values<F: Float>(weights: &[F], v: Heads<'_, F>, head: usize, first: usize, sums: &mut [F]) {
-        let len = weights.len() * v.width / sums.len();
-        for j in 0..len {
-            let value = v.of_row(first + j, head, 1);
-            for (g, sums) in sums.chunks_exact_mut(v.width).enumerate() {
-                let weight = weights[g * len + j];
-                sums.iter_mut().zip(value).for_each(|(sum, &v)| *sum += weight * v);
-            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::tiles::{Block, Problem, blocks, exponentials, largest, windows};
+use super::tiles::{Block, Problem, blocks, exponentials, larger, largest, row_pitch, windows};
 use crate::cpu::gemm::{MatMut, MatRef, matmul};
 use crate::cpu::vectorized;
 use crate::tensor::{Float, Recycled};
@@ -43,17 +43,20 @@ fn forward_block<F: Float>(problem: &Problem<F>, block: &Block, o: Vec<&mut [F]>
         let key_rows = problem.key_rows(block.sequence, &keys);
         let k = problem.k.matrix(key_rows.clone(), block.kv_head);
         let v = problem.v.matrix(key_rows, block.kv_head);
-        let scores = &mut scores[..rows * keys.len()];
-        matmul(MatMut::new(scores, rows, keys.len()), F::of(1.0), MatRef::new(&q, rows, d), k.t(), false, false);
+        let (len, pitch) = (keys.len(), row_pitch(keys.len()));
+        let scores = &mut scores[..rows * pitch];
+        let tile = MatMut::with_pitch(scores, rows, len, pitch);
+        matmul(tile, F::of(1.0), MatRef::new(&q, rows, d), k.t(), false, false);
         problem.mask(block, &keys, scores);
-        softmax_tile(scores, keys.len(), &mut max, &mut sum, &mut rescale);
-        if problem.dropout.is_some() {
+        softmax_tile(scores, pitch, &mut max, &mut sum, &mut rescale);
+        if let Some(dropout) = problem.dropout {
             let keep = &mut keep[..scores.len()];
-            problem.keep(block, &keys, keep);
+            problem.keep(dropout, block, &keys, keep);
             scores.iter_mut().zip(&*keep).for_each(|(p, &keep)| *p *= keep);
         }
         scale_rows(&mut sum_of_values, dv, &rescale);
-        matmul(MatMut::new(&mut sum_of_values, rows, dv), F::of(1.0), MatRef::new(scores, rows, keys.len()), v, true, false);
+        let tile = MatRef::with_pitch(scores, rows, len, pitch);
+        matmul(MatMut::new(&mut sum_of_values, rows, dv), F::of(1.0), tile, v, true, false);
     }
     for ((lse, scale), (&max, &sum)) in lse.iter_mut().zip(&mut rescale).zip(max.iter().zip(&sum)) {
         let none = sum == F::of(0.0);
@@ -67,16 +70,20 @@ fn forward_block<F: Float>(problem: &Problem<F>, block: &Block, o: Vec<&mut [F]>
 }
 
 vectorized! {
-    /// Turns rows of `len` scores into `e^(s − max)` under the maximum so far, and gives the factor for what was summed before.
-    fn softmax_tile<F: Float>(scores: &mut [F], len: usize, max: &mut [F], sum: &mut [F], rescale: &mut [F]) {
-        for (((row, max), sum), rescale) in scores.chunks_exact_mut(len).zip(max).zip(sum).zip(rescale) {
+    /// Turns rows of `pitch` scores into `e^(s − max)` under the maximum so far, and gives the factor for what was summed before.
+    fn softmax_tile<F: Float>(scores: &mut [F], pitch: usize, max: &mut [F], sum: &mut [F], rescale: &mut [F]) {
+        // A row that has seen no key yet: −∞ − −∞ would be NaN.
+        let shift = |max: F| if max == F::neg_infinity() { F::of(0.0) } else { max };
+        for (row, here) in scores.chunks_exact(pitch).zip(rescale.iter_mut()) {
+            *here = largest(row);
+        }
+        for (max, rescale) in max.iter_mut().zip(rescale.iter_mut()) {
             let before = *max;
-            let here = largest(row);
-            *max = if here > before { here } else { before };
-            // A row that has seen no key yet: −∞ − −∞ would be NaN.
-            let shift = if *max == F::neg_infinity() { F::of(0.0) } else { *max };
-            *rescale = (before - shift).exp_lane();
-            *sum = *sum * *rescale + exponentials(row, shift);
+            *max = larger(before, *rescale);
+            *rescale = (before - shift(*max)).exp_lane();
+        }
+        for (((row, &max), sum), &rescale) in scores.chunks_exact_mut(pitch).zip(&*max).zip(sum).zip(&*rescale) {
+            *sum = *sum * rescale + exponentials(row, shift(max));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::ops::dropout::DropoutMask;
 use crate::tensor::Float;
 
 /// Query rows of a tile that the products are fast at: tokens of a block times the query heads of a group.
-const TILE_ROWS: usize = 256;
+const TILE_ROWS: usize = 128;
 /// Most keys of a tile: the scores of a tile stay in the second-level cache.
 const TILE_KEYS: usize = 256;
 
@@ -68,9 +68,9 @@ impl<F: Float> Problem<'_, F> {
         (TILE_ROWS / self.group).clamp(16, 128)
     }
 
-    /// The largest tile of scores, in elements.
+    /// Elements of the largest tile of scores.
     pub fn tile_len(&self) -> usize {
-        self.block_tokens().min(self.queries) * self.group * TILE_KEYS.min(self.keys)
+        self.block_tokens().min(self.queries) * self.group * row_pitch(TILE_KEYS.min(self.keys))
     }
 
     /// The position of a query among the keys.
@@ -93,7 +93,7 @@ impl<F: Float> Problem<'_, F> {
     pub fn tiles_of(&self, block: &Block) -> impl Iterator<Item = Range<usize>> + use<F> {
         let keys = self.keys_of(block);
         let count = keys.len().div_ceil(TILE_KEYS).max(1);
-        let size = keys.len().div_ceil(count).next_multiple_of(16);
+        let size = row_pitch(keys.len().div_ceil(count));
         keys.clone().step_by(size.max(1)).map(move |start| start..(start + size).min(keys.end))
     }
 
@@ -117,14 +117,15 @@ impl<F: Float> Problem<'_, F> {
         packed.iter_mut().for_each(|q| *q *= self.scale);
     }
 
-    /// Sets to −∞ the scores of a tile, `[tokens · group, keys]`, that a mask forbids.
+    /// Sets to −∞ the scores of a tile, rows of [`row_pitch`], that a mask forbids or that are beyond the tile's keys.
     pub fn mask(&self, block: &Block, keys: &Range<usize>, scores: &mut [F]) {
         let forbidden = F::neg_infinity();
         let padding = self.attention_mask.map(|mask| &mask[self.key_rows(block.sequence, keys)]);
-        for (token, rows) in block.tokens.clone().zip(scores.chunks_exact_mut(self.group * keys.len())) {
+        let pitch = row_pitch(keys.len());
+        for (token, rows) in block.tokens.clone().zip(scores.chunks_exact_mut(self.group * pitch)) {
             let from = self.first_key(block.sequence, token).clamp(keys.start, keys.end) - keys.start;
             let to = (self.position(token) + 1).clamp(keys.start, keys.end) - keys.start;
-            for row in rows.chunks_exact_mut(keys.len()) {
+            for row in rows.chunks_exact_mut(pitch) {
                 row[..from].fill(forbidden);
                 row[to.max(from)..].fill(forbidden);
                 if let Some(padding) = padding {
@@ -134,14 +135,13 @@ impl<F: Float> Problem<'_, F> {
         }
     }
 
-    /// Dropout's factors of a tile, `[tokens · group, keys]`; whether there is dropout.
-    pub fn keep(&self, block: &Block, keys: &Range<usize>, factors: &mut [F]) -> bool {
-        let Some(dropout) = self.dropout else { return false };
-        for (row, factors) in factors.chunks_exact_mut(keys.len()).enumerate() {
+    /// Dropout's factors of a tile, rows of [`row_pitch`].
+    pub fn keep(&self, dropout: &DropoutMask, block: &Block, keys: &Range<usize>, factors: &mut [F]) {
+        let pitch = row_pitch(keys.len());
+        for (row, factors) in factors.chunks_exact_mut(pitch).enumerate() {
             let (token, head) = (block.tokens.start + row / self.group, block.kv_head * self.group + row % self.group);
-            dropout.factors(block.sequence, head, token, keys.clone(), factors);
+            dropout.factors(block.sequence, head, token, keys.start..keys.start + pitch, factors);
         }
-        true
     }
 }
 
@@ -172,65 +172,52 @@ pub(super) fn blocks(batch: usize, seq_len: usize, tokens: usize, kv_heads: usiz
     })
 }
 
-/// Partial sums that a reduction keeps, so that it vectorises.
+/// Partial results that a reduction keeps, so that it vectorises.
 const LANES: usize = 32;
 
-/// Combines the partial results, half with half.
+/// Elements between the rows of a tile of `keys` columns: whole vectors, as what is left over costs as much as all the rest.
+pub(super) fn row_pitch(keys: usize) -> usize {
+    keys.next_multiple_of(LANES)
+}
+
+/// Combines partial results, half with half: short chains that vectorise.
 #[inline(always)]
 fn fold_lanes<F: Float>(mut lanes: [F; LANES], combine: impl Fn(F, F) -> F) -> F {
-    let mut half = LANES / 2;
-    while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
-        low.iter_mut().zip(high).for_each(|(low, high)| *low = combine(*low, *high));
-        half /= 2;
+    for half in [16, 8, 4, 2, 1] {
+        for l in 0..half {
+            lanes[l] = combine(lanes[l], lanes[l + half]);
+        }
     }
     lanes[0]
 }
 
-/// Σ a·b.
+/// The larger of two; `a` where `b` is not a number.
 #[inline(always)]
-pub(super) fn dot<F: Float>(a: &[F], b: &[F]) -> F {
-    let mut lanes = [F::of(0.0); LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: F = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&a, &b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for l in 0..LANES {
-            lanes[l] += a[l] * b[l];
-        }
-    }
-    fold_lanes(lanes, |a, b| a + b) + tail
+pub(super) fn larger<F: Float>(a: F, b: F) -> F {
+    if b > a { b } else { a }
 }
 
-/// The largest element; −∞ of none.
+/// The largest element of a row of [`row_pitch`].
 #[inline(always)]
-pub(super) fn largest<F: Float>(x: &[F]) -> F {
-    let larger = |a: F, b: F| if b > a { b } else { a };
+pub(super) fn largest<F: Float>(row: &[F]) -> F {
     let mut lanes = [F::neg_infinity(); LANES];
-    let chunks = x.chunks_exact(LANES);
-    let tail = chunks.remainder().iter().copied().fold(F::neg_infinity(), larger);
-    for chunk in chunks {
+    for chunk in row.as_chunks::<LANES>().0 {
         for l in 0..LANES {
             lanes[l] = larger(lanes[l], chunk[l]);
         }
     }
-    larger(fold_lanes(lanes, larger), tail)
+    fold_lanes(lanes, larger)
 }
 
-/// Replaces each element by `e^(x − shift)`, and returns their sum.
+/// Replaces each element of a row of [`row_pitch`] by `e^(x − shift)`, and returns their sum.
 #[inline(always)]
-pub(super) fn exponentials<F: Float>(x: &mut [F], shift: F) -> F {
+pub(super) fn exponentials<F: Float>(row: &mut [F], shift: F) -> F {
     let mut lanes = [F::of(0.0); LANES];
-    let mut chunks = x.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
+    for chunk in row.as_chunks_mut::<LANES>().0 {
         for l in 0..LANES {
             chunk[l] = (chunk[l] - shift).exp_lane();
             lanes[l] += chunk[l];
         }
     }
-    let mut tail = F::of(0.0);
-    for x in chunks.into_remainder() {
-        *x = (*x - shift).exp_lane();
-        tail += *x;
-    }
-    fold_lanes(lanes, |a, b| a + b) + tail
+    fold_lanes(lanes, |a, b| a + b)
 }
