@@ -81,7 +81,7 @@ impl Sampler {
             let first_best = |best: (u32, f64), next: &(u32, f64)| if next.1 > best.1 { *next } else { best };
             return Ok(self.candidates[1..].iter().fold(self.candidates[0], first_best).0);
         }
-        self.to_sorted_probabilities();
+        self.rank();
         self.filter();
         self.draws += 1;
         let total: f64 = self.candidates.iter().map(|(_, p)| p).sum();
@@ -109,7 +109,7 @@ impl Sampler {
     }
 
     /// Softmax at the temperature over the top k, likeliest first; equals by their id, so that the order is always the same.
-    fn to_sorted_probabilities(&mut self) {
+    fn rank(&mut self) {
         let likeliest = |a: &(u32, f64), b: &(u32, f64)| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0));
         let k = self.settings.top_k;
         if k > 0 && k < self.candidates.len() {
@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn draws_by_probability() {
         assert_shares(OFF, &[], [0.5, 0.25, 0.125, 0.125]);
-        let sum = 0.7071 + 0.5 + 2.0 * 0.3536;
-        assert_shares(Sampling { temperature: 2.0, ..OFF }, &[], [0.7071, 0.5, 0.3536, 0.3536].map(|p| p / sum));
+        let halved = [0.5f64, 0.25, 0.125, 0.125].map(f64::sqrt);
+        assert_shares(Sampling { temperature: 2.0, ..OFF }, &[], halved.map(|p| p / halved.iter().sum::<f64>()));
     }
 
     #[test]

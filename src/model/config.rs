@@ -161,10 +161,10 @@ impl ModelConfig {
             return Err(Error::config(format!("{name} must be at least 1")));
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(Error::config(format!("num_key_value_heads {kv_heads} must divide num_attention_heads {heads}")));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(Error::config(format!("head_dim {} must be even: rotary embedding turns pairs", self.head_dim)));
         }
         if !(self.rms_norm_eps >= 0.0 && self.rope_theta > 0.0) {

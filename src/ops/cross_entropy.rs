@@ -35,8 +35,11 @@ pub fn cross_entropy(tape: &mut Tape, x: &Var, w: &Var, targets: Arc<[i32]>, den
     tape.apply(op, &[x, w])
 }
 
+/// `dx` and `dW` for a gradient of 1; none where the tape does not record.
+type Gradients = Option<(Tensor, Tensor)>;
+
 impl Op for CrossEntropy {
-    type Saved = Option<(Tensor, Tensor)>;
+    type Saved = Gradients;
 
     fn name(&self) -> &'static str {
         "cross_entropy"
@@ -77,7 +80,7 @@ impl Op for CrossEntropy {
 }
 
 impl CrossEntropy {
-    fn run<F: Float>(&self, x: &Tensor, w: &Tensor, rows: &[usize]) -> Result<(Vec<Tensor>, Option<(Tensor, Tensor)>)> {
+    fn run<F: Float>(&self, x: &Tensor, w: &Tensor, rows: &[usize]) -> Result<(Vec<Tensor>, Gradients)> {
         let (hidden, vocab_size) = (w.shape().cols(), w.shape().rows());
         let (data, pitch, weight) = (x.pitched::<F>()?, x.pitch(), w.data::<F>()?);
         let w_matrix = MatRef::new(weight, vocab_size, hidden);
