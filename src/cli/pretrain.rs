@@ -81,10 +81,14 @@ pub struct Flags {
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     dropout: Option<f64>,
-    /// First values: normal (deviation 0.02) or pytorch [default: normal]
+    /// First values: normal or pytorch [default: normal]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init: Option<String>,
+    /// Deviation of the first values under normal [default: tiny 0.06, others 0.02]
+    #[arg(long, help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init_std: Option<f64>,
     /// Passes over the data [default: 1]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -54,7 +54,7 @@ pub fn bench_train(bench: &TrainBench, mut observe: impl FnMut(usize, f64)) -> R
     let options = Options::resolve(&[Map::new()])?;
     let config = preset.config(vocab_size);
     let flops = flops_per_token(&config, seq_len);
-    let mut trainer = Trainer::new(Model::random(config, Init::Normal, 0)?, &options);
+    let mut trainer = Trainer::new(Model::random(config, Init::Normal, 0.02, 0)?, &options);
     let params = trainer.model().params().layout().len();
     let random = Philox::new(0);
     let ids: Vec<i32> = (0..(batch_size * (seq_len + 1)) as u64).map(|i| random.below(i, vocab_size as u64) as i32).collect();

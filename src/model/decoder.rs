@@ -110,9 +110,10 @@ impl Model {
         Ok(Self { config, weights, params, rope })
     }
 
-    /// A model with random parameters, which depend on nothing but the configuration and the seed.
-    pub fn random(config: ModelConfig, init: Init, seed: u64) -> Result<Self> {
-        let params = initialise(Self::layout(&config)?, init, seed)?;
+    /// A model with random parameters, which depend on nothing but the configuration and the seed; `std` is the deviation of
+    /// [`Init::Normal`].
+    pub fn random(config: ModelConfig, init: Init, std: f64, seed: u64) -> Result<Self> {
+        let params = initialise(Self::layout(&config)?, init, std, seed)?;
         Self::new(config, params)
     }
 

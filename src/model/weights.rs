@@ -130,7 +130,7 @@ impl Experts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
-    /// Every matrix N(0, 0.02), as MiniMind-3 and the transformers library do.
+    /// Every matrix normal around 0, of one deviation: MiniMind-3 and the transformers library take 0.02.
     #[default]
     Normal,
     /// PyTorch's own: matrices uniform in ±1/√fan_in, the embedding N(0, 1), as MiniMind-2 began; tied, the head is so too.
@@ -149,8 +149,8 @@ impl std::str::FromStr for Init {
     }
 }
 
-/// First values in f32. Each depends on the seed, its parameter's place in the layout and its own place in the parameter.
-pub(super) fn initialise(layout: Layout, init: Init, seed: u64) -> Result<Params> {
+/// First values in f32, those of [`Init::Normal`] of deviation `std`. Each depends on the seed, its parameter's place in the layout and its own place in the parameter.
+pub(super) fn initialise(layout: Layout, init: Init, std: f64, seed: u64) -> Result<Params> {
     let mut params = Params::zeros(layout.clone(), DType::F32);
     let mut rest = params.flat_mut::<f32>()?;
     for (i, entry) in layout.entries().iter().enumerate() {
@@ -159,7 +159,7 @@ pub(super) fn initialise(layout: Layout, init: Init, seed: u64) -> Result<Params
         let philox = Philox::new(seed).stream(i as u64);
         let draw: Box<dyn Fn(u64) -> f64 + Sync> = match (entry.shape.dims(), init) {
             ([_], _) => Box::new(|_| 1.0),
-            (_, Init::Normal) => Box::new(move |j| 0.02 * philox.normal(j)),
+            (_, Init::Normal) => Box::new(move |j| std * philox.normal(j)),
             _ if entry.name == "model.embed_tokens.weight" => Box::new(move |j| philox.normal(j)),
             _ => {
                 let bound = (entry.shape.cols() as f64).sqrt().recip();

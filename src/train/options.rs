@@ -57,6 +57,8 @@ pub struct Options {
     pub dropout: f64,
     /// How the parameters begin.
     pub init: Init,
+    /// Deviation of the first values under `normal`.
+    pub init_std: f64,
     /// Passes over the training data.
     pub epochs: u64,
     /// Optimizer steps at most; none: as many as the epochs have.
@@ -143,6 +145,7 @@ impl Options {
             expert_weights: None,
             dropout: 0.0,
             init: Init::Normal,
+            init_std: 0.02,
             epochs: 1,
             max_steps: None,
             batch_size: 32,
@@ -257,6 +260,7 @@ impl Options {
         }
         let ranges = [
             ("dropout", self.dropout, 0.0..1.0),
+            ("init-std", self.init_std, f64::MIN_POSITIVE..10.0),
             ("val-fraction", self.val_fraction, 0.0..1.0),
             ("beta1", self.beta1, 0.0..1.0),
             ("beta2", self.beta2, 0.0..1.0),

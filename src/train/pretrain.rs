@@ -396,7 +396,7 @@ fn first_model(options: &Options, corpus: &Corpus) -> Result<Model> {
         }
         return Ok(model);
     }
-    Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.seed)
+    Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.init_std, options.seed)
 }
 
 /// `from-weight` as a path, or as the name of a run beside this one.
