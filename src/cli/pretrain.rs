@@ -49,7 +49,7 @@ pub struct Flags {
     #[arg(long, value_name = "none|NAME|DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     from_weight: Option<String>,
-    /// Width of the residual stream [default: the preset's; tiny 256]
+    /// Width of the residual stream [default: the preset's; tiny 128]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     hidden_size: Option<usize>,
@@ -89,15 +89,15 @@ pub struct Flags {
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init_std: Option<f64>,
-    /// Passes over the data [default: 1]
+    /// Passes over the data [default: tiny 4, others 1]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     epochs: Option<u64>,
-    /// Optimizer steps at most
+    /// Optimizer steps at most [default: tiny 1300, others as many as the epochs have]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_steps: Option<u64>,
-    /// Rows of a micro-batch [default: tiny 16, others 32]
+    /// Rows of a micro-batch [default: tiny 1, others 32]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_size: Option<usize>,
@@ -105,11 +105,11 @@ pub struct Flags {
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     accumulation_steps: Option<u64>,
-    /// Tokens of a row [default: tiny 256, minimind2 512, minimind3 340]
+    /// Tokens of a row [default: tiny 1024, minimind2 512, minimind3 340]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_seq_len: Option<usize>,
-    /// Highest learning rate [default: tiny 3e-3, others 5e-4]
+    /// Highest learning rate [default: tiny 4e-3, others 5e-4]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     learning_rate: Option<f64>,
@@ -117,7 +117,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<String>,
-    /// Optimizer steps of linear warm-up [default: tiny 20, others 0]
+    /// Optimizer steps of linear warm-up [default: tiny 50, others 0]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     warmup_steps: Option<u64>,
@@ -129,7 +129,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     decay_shape: Option<String>,
-    /// Last learning rate over the highest, of cosine and wsd [default: 0.1]
+    /// Last learning rate over the highest, of cosine and wsd [default: tiny 0.02, others 0.1]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     min_lr_ratio: Option<f64>,
@@ -177,7 +177,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     val_fraction: Option<f64>,
-    /// Optimizer steps between validations; 0 validates only at the end [default: 100]
+    /// Optimizer steps between validations; 0 validates only at the end [default: tiny 200, others 100]
     #[arg(long, help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     val_interval: Option<u64>,
@@ -189,7 +189,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     log_interval: Option<u64>,
-    /// Optimizer steps between checkpoints; 0 saves only at the end [default: 100]
+    /// Optimizer steps between checkpoints; 0 saves only at the end [default: tiny 500, others 100]
     #[arg(long, help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     save_interval: Option<u64>,

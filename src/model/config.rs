@@ -187,7 +187,7 @@ impl ModelConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// 256 wide, 4 layers: learns the embedded stories in a minute on a laptop.
+    /// MiniMind-3 of 128 wide and 4 layers: learns the embedded stories in a minute on a laptop.
     Tiny,
     /// MiniMind-2, 25.83 M parameters.
     #[serde(rename = "minimind2-26m")]
@@ -219,8 +219,9 @@ impl Preset {
             Self::Tiny => ModelConfig {
                 num_attention_heads: 4,
                 num_key_value_heads: 2,
-                head_dim: 64,
-                ..ModelConfig::minimind2(256, 4, vocab_size)
+                head_dim: 32,
+                intermediate_size: 384,
+                ..ModelConfig::minimind3(128, 4, vocab_size)
             },
             Self::MiniMind2 => ModelConfig::minimind2(512, 8, vocab_size),
             Self::MiniMind2Moe => ModelConfig::minimind2(640, 8, vocab_size).with_experts(),

@@ -179,16 +179,22 @@ impl Options {
         };
         match preset {
             Preset::Tiny => Self {
-                batch_size: 16,
+                init_std: 0.06,
+                epochs: 4,
+                max_steps: Some(1300),
+                batch_size: 1,
                 accumulation_steps: 1,
-                max_seq_len: 256,
-                learning_rate: 3e-3,
+                max_seq_len: 1024,
+                learning_rate: 4e-3,
                 schedule: Schedule::Cosine,
-                warmup_steps: 20,
+                warmup_steps: 50,
+                min_lr_ratio: 0.02,
                 beta2: 0.99,
                 weight_decay: 0.1,
                 decay_scope: DecayScope::Matrices,
                 val_fraction: 0.02,
+                val_interval: 200,
+                save_interval: 500,
                 ..published
             },
             Preset::MiniMind3 | Preset::MiniMind3Moe => Self { max_seq_len: 340, ..published },
@@ -385,7 +391,7 @@ mod tests {
         let same = Options::resolve_resumed(&saved, &[layer(json!({ "keep": 5, "from-resume": 1, "seed": 42 }))]).unwrap();
         assert_eq!(same.keep, 5);
         let error = Options::resolve_resumed(&saved, &[layer(json!({ "learning-rate": 1.0 }))]).unwrap_err().to_string();
-        assert!(error.contains("learning-rate 0.003"), "{error}");
+        assert!(error.contains("learning-rate 0.004"), "{error}");
     }
 
     #[test]
