@@ -12,7 +12,6 @@ use crate::data::Batch;
 use crate::model::{self, Init, Model, ModelConfig};
 use crate::params::Gradients;
 use crate::tape::Tape;
-use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 const WORDS: [&str; 12] = ["the", "cat", "sat", "on", "my", "mat", "dog", "ran", "to", "big", "red", "."];
@@ -32,10 +31,7 @@ const SEED: u64 = 1;
 /// What the page shows, in its order. An error if any number by hand differs from the tape's.
 pub fn report() -> Result<String> {
     let mut model = tiny_model()?;
-    let w = Weights::load(|name| values(model.params().get(name), name))?;
-    let f = forward(&w, &IDS, TARGET);
-    let zeros = Weights::load(|name| Ok(vec![0.0; values(model.params().get(name), name)?.len()]))?;
-    let d = backward(&w, &f, &IDS, TARGET, zeros);
+    let (f, d) = compute_by_hand(&model)?;
     let mut page = Page::default();
     way_to_the_loss(&mut page, &f);
     way_back(&mut page, &f, &d);
@@ -43,6 +39,15 @@ pub fn report() -> Result<String> {
     move_one_number(&mut page, &mut model, &d)?;
     take_a_step(&mut page, &mut model, &gradients)?;
     Ok(page.0)
+}
+
+fn compute_by_hand(model: &Model) -> Result<(Forward, Backward)> {
+    let values = |name: &str| model.params().get(name).ok_or_else(|| missing(name))?.to_f64();
+    let w = Weights::load(values)?;
+    let zeros = Weights::load(|name| Ok(vec![0.0; values(name)?.len()]))?;
+    let f = forward(&w, &IDS, TARGET);
+    let d = backward(&w, &f, &IDS, TARGET, zeros);
+    Ok((f, d))
 }
 
 fn way_to_the_loss(page: &mut Page, f: &Forward) {
@@ -207,10 +212,6 @@ fn loss(model: &Model, tape: &mut Tape) -> Result<model::Loss> {
     model.loss(tape, &input(), targets, 1, 0.0)
 }
 
-fn values(tensor: Option<Tensor>, name: &str) -> Result<Vec<f64>> {
-    tensor.ok_or_else(|| missing(name))?.to_f64()
-}
-
 fn missing(name: &str) -> Error {
     Error::Internal(format!("the tiny model has no parameter {name}"))
 }
@@ -279,6 +280,19 @@ mod tests {
         let error = page.agreement("x", &[1.0, 2.0], &[1.0, 2.0 + 1e-11]).unwrap_err().to_string();
         assert!(error.contains("x: two ways of computing it differ by 1"), "{error}");
         assert!(page.agreement("x", &[1.0], &[1.0, 0.0]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_gradient_is_no_report() {
+        let mut model = tiny_model().unwrap();
+        let (f, mut d) = compute_by_hand(&model).unwrap();
+        let page = &mut Page::default();
+        assert!(compare_with_the_tape(page, &model, &f, &d).is_ok() && move_one_number(page, &mut model, &d).is_ok());
+        d.parameters.k[3] += 1e-9;
+        let error = compare_with_the_tape(page, &model, &f, &d).unwrap_err().to_string();
+        assert!(error.contains("dWk: two ways"), "{error}");
+        d.parameters.table[IDS[LAST] * HIDDEN] *= 1.00001;
+        assert!(move_one_number(page, &mut model, &d).is_err());
     }
 
     #[test]
