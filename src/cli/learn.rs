@@ -19,8 +19,9 @@ pub struct Flags {
 
 /// Prints the numbers.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
-    match flags.page {
-        Page::OneToken => print!("{}", ferromind::lab::one_token::report()?),
-    }
+    let report = match flags.page {
+        Page::OneToken => ferromind::lab::one_token::report()?,
+    };
+    super::print_streamed(&report)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -20,13 +20,13 @@ pub(crate) mod testing;
 use crate::tensor::{Shape, Tensor};
 use crate::{Error, Result};
 
-/// The inputs of an operation, which has a fixed number of them.
-pub(crate) fn inputs<'a, const N: usize>(op: &'static str, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; N]> {
+/// The inputs of an operation, which has a fixed number of them: an error that names it where there are more or fewer.
+pub fn inputs<'a, const N: usize>(op: &'static str, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; N]> {
     inputs.try_into().map_err(|_| Error::Internal(format!("{op} takes {N} inputs, not {}", inputs.len())))
 }
 
-/// An error unless `tensor` has exactly this shape.
-pub(crate) fn expect_shape(op: &'static str, argument: &'static str, tensor: &Tensor, expected: &Shape) -> Result<()> {
+/// An error that names the operation and the argument unless `tensor` has exactly this shape.
+pub fn expect_shape(op: &'static str, argument: &'static str, tensor: &Tensor, expected: &Shape) -> Result<()> {
     if tensor.shape() == expected {
         return Ok(());
     }
@@ -34,6 +34,6 @@ pub(crate) fn expect_shape(op: &'static str, argument: &'static str, tensor: &Te
 }
 
 /// An error that says in words which shape was expected.
-pub(crate) fn shape_error(op: &'static str, argument: &'static str, tensor: &Tensor, expected: impl Into<String>) -> Error {
+pub fn shape_error(op: &'static str, argument: &'static str, tensor: &Tensor, expected: impl Into<String>) -> Error {
     Error::Shape { op, argument, expected: expected.into(), got: tensor.shape().to_string() }
 }

@@ -56,16 +56,19 @@ impl<'a, F> MatRef<'a, F> {
     }
 
     /// The elements from (i, j) on.
+    #[cfg(any(target_arch = "x86_64", test))]
     fn from(&self, i: usize, j: usize) -> &'a [F] {
         &self.data[i * self.row_stride + j * self.col_stride..]
     }
 
     /// Rows `start` to `start + rows`.
+    #[cfg(target_arch = "x86_64")]
     fn row_range(self, start: usize, rows: usize) -> Self {
         Self { data: self.from(start, 0), rows, ..self }
     }
 
     /// Columns `start` to `start + cols`.
+    #[cfg(target_arch = "x86_64")]
     fn col_range(self, start: usize, cols: usize) -> Self {
         Self { data: self.from(0, start), cols, ..self }
     }

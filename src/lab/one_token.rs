@@ -1,5 +1,0 @@
-//! x
-/// x
-pub fn report() -> crate::Result<String> {
-    Ok(String::new())
-}
