@@ -2,7 +2,7 @@
 //! over the positions that count.
 //!
 //! Backward: `dlogits = (softmax(logits) − onehot(target)) / D`, `dx = dlogits·W`, `dW = dlogitsᵀ·x`. The logits exist only
-//! [`CHUNK`] rows at a time: the gradients are computed in the forward pass, while a chunk's logits are at hand (Hsu et al. 2024,
+//! `CHUNK` rows at a time: the gradients are computed in the forward pass, while a chunk's logits are at hand (Hsu et al. 2024,
 //! Liger kernels, arXiv 2410.10989), and backward only scales them. Rows that do not count cost nothing: they are left out first.
 //! Saved: `dx`, `dW`. Bound by arithmetic: 6·N·H·V operations.
 
