@@ -341,7 +341,12 @@ impl Run {
         let ended = self.progress.micro_batches >= self.total;
         let all = loader.batches_per_epoch();
         let batches = if ended || self.options.val_batches == 0 { all } else { all.min(self.options.val_batches) };
-        let val_loss = self.trainer.evaluate((0..batches).map(|index| loader.batch(index)))?;
+        let val_loss = self.trainer.evaluate((0..batches).map(|index| loader.batch(index)));
+        let val_loss = val_loss.map_err(|error| match error {
+            Error::NonFinite(message) => Error::NonFinite(format!("validation after step {}: {message}", self.progress.step)),
+            other => other,
+        });
+        let val_loss = val_loss.map_err(|error| self.with_last_checkpoint(error))?;
         let record = Record { step: self.progress.step, val_loss: Some(val_loss), ..Record::default() };
         self.log.append(&record)?;
         self.events.record(&record)?;
