@@ -122,8 +122,20 @@ pub struct Options {
 }
 
 /// Settings that may differ when a run is resumed: none of them changes a bit of what it computes.
-const FREE_ON_RESUME: [&str; 9] =
-    ["out-dir", "from-resume", "save-weight", "cache-dir", "num-workers", "log-interval", "save-interval", "keep", "val-interval"];
+/// Of the data, what they hold is compared, not where they lie.
+const FREE_ON_RESUME: [&str; 11] = [
+    "out-dir",
+    "from-resume",
+    "save-weight",
+    "data-path",
+    "cache-dir",
+    "num-workers",
+    "log-interval",
+    "save-interval",
+    "keep",
+    "val-interval",
+    "val-batches",
+];
 
 impl Options {
     /// The defaults of a preset: the published recipe, or for `tiny` one that takes a minute on a laptop.

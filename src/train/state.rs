@@ -41,7 +41,8 @@ pub(super) struct Progress {
 /// What tells one corpus from another.
 pub(super) fn data_fingerprint(corpus: &Corpus) -> String {
     let shard = corpus.training.dataset().shard();
-    format!("{} documents, {} tokens, tokenizer {}", shard.documents(), shard.tokens(), corpus.tokenizer.fingerprint().to_hex())
+    let (content, tokenizer) = (shard.content().to_hex(), corpus.tokenizer.fingerprint().to_hex());
+    format!("{} documents, {} tokens, content {content}, tokenizer {tokenizer}", shard.documents(), shard.tokens())
 }
 
 /// Saves a checkpoint, then replaces the newest weights in the run's root.
