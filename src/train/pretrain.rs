@@ -15,6 +15,8 @@ use super::trainer::{StepReport, Trainer, flops_per_token};
 use crate::infer::{Generation, Sampling};
 use crate::io::load_model;
 use crate::model::{Model, ModelConfig};
+use crate::params::Params;
+use crate::tensor::DType;
 use crate::{Error, Result};
 
 /// What happens in a run, for whoever watches it.
@@ -96,15 +98,39 @@ pub fn pretrain(settings: &[Map<String, Value>], observer: &mut dyn Observer) ->
         (None, Ok(options)) => unused(&options.out_dir),
         (None, Err(_)) => return Err(fresh.err().unwrap_or_else(|| Error::Internal("settings".into()))),
     };
-    if resume {
-        let mut store = open_to_resume(&run_dir)?;
-        let (checkpoint, progress) = newest(&store, &run_dir, observer)?;
-        let options = Options { out_dir: run_dir.clone(), ..Options::resolve_resumed(&progress.options, settings)? };
-        store.discard_after(checkpoint.step())?;
-        Run::resume(options, store, &checkpoint, progress, observer)?.finish(observer)
-    } else {
-        let options = Options { out_dir: run_dir.clone(), ..fresh? };
-        Run::begin(options, observer)?.finish(observer)
+    if !resume {
+        expect_unused(&run_dir)?;
+        return Run::begin(Options { out_dir: run_dir, ..fresh? }, observer)?.finish(observer);
+    }
+    let store = open_to_resume(&run_dir)?;
+    let resumed = |saved: &Options| Ok(Options { out_dir: run_dir.clone(), ..Options::resolve_resumed(saved, settings)? });
+    match newest(&store, &run_dir, observer)? {
+        Some((checkpoint, progress)) => {
+            Run::resume(resumed(&progress.options)?, store, &checkpoint, progress, observer)?.finish(observer)
+        }
+        // Stopped before its first checkpoint: its bits are those of its beginning.
+        None => {
+            let options = match state::read_options(&run_dir)? {
+                Some(saved) => resumed(&saved)?,
+                None => Options { out_dir: run_dir.clone(), ..fresh? },
+            };
+            drop(store);
+            Run::begin(options, observer)?.finish(observer)
+        }
+    }
+}
+
+/// An error where `dir` holds what a new run would write over.
+fn expect_unused(dir: &Path) -> Result<()> {
+    let shown = dir.display();
+    if dir.join("checkpoints").is_dir() || dir.join(FILE_NAME).exists() {
+        return Err(Error::config(format!(
+            "{shown} holds a run already; go on with it by --from-resume 1, or name another --out-dir"
+        )));
+    }
+    match ["model.safetensors", "config.json", "tokenizer.json"].iter().find(|name| dir.join(name).exists()) {
+        Some(name) => Err(Error::config(format!("{shown} holds a {name}, which a run would write over; name another --out-dir"))),
+        None => Ok(()),
     }
 }
 
@@ -124,17 +150,25 @@ fn open_to_resume(run_dir: &Path) -> Result<Store> {
     Store::open(run_dir, 1)
 }
 
-/// The newest whole checkpoint; those that were refused are told.
-fn newest(store: &Store, run_dir: &Path, observer: &mut dyn Observer) -> Result<(Checkpoint, Progress)> {
+/// The newest whole checkpoint, or none where none was saved yet; those that were refused are told.
+fn newest(store: &Store, run_dir: &Path, observer: &mut dyn Observer) -> Result<Option<(Checkpoint, Progress)>> {
     let latest = store.latest()?;
     for rejected in &latest.rejected {
         observer.event(Event::Rejected(&rejected.name, &rejected.reason));
     }
-    let checkpoint = latest.checkpoint.ok_or_else(|| {
-        Error::config(format!("there is no whole checkpoint in {}; begin a new run with another out-dir", run_dir.display()))
-    })?;
-    let progress = state::read_progress(&checkpoint)?;
-    Ok((checkpoint, progress))
+    match (latest.checkpoint, latest.rejected.as_slice()) {
+        (Some(checkpoint), _) => {
+            let progress = state::read_progress(&checkpoint)?;
+            Ok(Some((checkpoint, progress)))
+        }
+        (None, []) => Ok(None),
+        (None, [newest, ..]) => Err(Error::config(format!(
+            "there is no whole checkpoint in {} ({}: {}); begin a new run with another out-dir",
+            run_dir.display(),
+            newest.name,
+            newest.reason
+        ))),
+    }
 }
 
 /// A run in progress.
@@ -159,12 +193,6 @@ struct Run {
 impl Run {
     fn begin(options: Options, observer: &mut dyn Observer) -> Result<Self> {
         let run_dir = options.out_dir.clone();
-        if run_dir.join("checkpoints").is_dir() || run_dir.join(FILE_NAME).exists() {
-            let dir = run_dir.display();
-            return Err(Error::config(format!(
-                "{dir} holds a run already; go on with it by --from-resume 1, or name another --out-dir"
-            )));
-        }
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let model = first_model(&options, &corpus)?;
         let total = corpus.micro_batches(&options)?;
@@ -174,25 +202,24 @@ impl Run {
         let trainer = Trainer::new(model, &options);
         let data = state::data_fingerprint(&corpus);
         let progress = Progress { step: 0, micro_batches: 0, tokens: 0, elapsed_s: 0.0, data, options: options.clone() };
-        let (log, events) = (MetricsLog::create(&run_dir)?, EventWriter::create(&run_dir, None)?);
+        let (log, events) = (MetricsLog::create(&run_dir)?, EventWriter::create(&run_dir, Some(0))?);
         Self::assemble(options, corpus, trainer, store, progress, total, log, events, observer)
     }
 
     fn resume(
         options: Options,
-        store: Store,
+        mut store: Store,
         checkpoint: &Checkpoint,
         progress: Progress,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let run_dir = options.out_dir.clone();
-        let store = store.keeping(options.keep);
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let data = state::data_fingerprint(&corpus);
         if data != progress.data {
             return Err(Error::config(format!("the run began on other data ({}) than there is now ({data})", progress.data)));
         }
-        let mut trainer = Trainer::new(first_model(&options, &corpus)?, &options);
+        let mut trainer = Trainer::new(resumed_model(&options, &corpus, checkpoint)?, &options);
         state::restore(checkpoint, &mut trainer)?;
         let total = corpus.micro_batches(&options)?;
         let (log, events) = (MetricsLog::resume(&run_dir, progress.step)?, EventWriter::create(&run_dir, Some(progress.step))?);
@@ -202,6 +229,10 @@ impl Run {
     #[allow(clippy::too_many_arguments)]
     fn assemble(
         options: Options,
+        store.discard_after(checkpoint.step())?;
+        let store = store.keeping(options.keep);
+        // The run may have been stopped between a checkpoint and the root, or the newest checkpoint refused.
+        state::write_root_weights(&run_dir, &trainer)?;
         corpus: Corpus,
         trainer: Trainer,
         store: Store,
@@ -399,7 +430,7 @@ fn first_model(options: &Options, corpus: &Corpus) -> Result<Model> {
             let has = model.config().vocab_size;
             return Err(Error::config(format!("the weights have a vocabulary of {has} entries, the tokenizer {vocab_size}")));
         }
-        return Ok(model);
+        return Ok(model.with_dropout(options.dropout));
     }
     Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.init_std, options.seed)
 }
@@ -415,6 +446,16 @@ fn weights_dir(options: &Options) -> PathBuf {
 }
 
 /// The tokenizer's special tokens, in the model's configuration.
+/// The model of a run that is resumed, its values yet to be read: what it began with may be gone by now.
+fn resumed_model(options: &Options, corpus: &Corpus, checkpoint: &Checkpoint) -> Result<Model> {
+    let config = match options.from_weight.as_str() {
+        "none" => with_special_tokens(options.model(corpus.tokenizer.vocab_size())?, corpus),
+        _ => ModelConfig { dropout: options.dropout, ..state::read_root_config(&options.out_dir, checkpoint)? },
+    };
+    let params = Params::zeros(Model::layout(&config)?, DType::F32);
+    Model::new(config, params)
+}
+
 fn with_special_tokens(config: ModelConfig, corpus: &Corpus) -> ModelConfig {
     let tokenizer = &corpus.tokenizer;
     ModelConfig { bos_token_id: tokenizer.bos_id(), eos_token_id: tokenizer.eos_id(), pad_token_id: tokenizer.pad_id(), ..config }
