@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
     /// Settings from a TOML file, under the names of the flags; a flag wins over the file
+#[command(allow_negative_numbers = true)]
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     config: Option<PathBuf>,

@@ -197,6 +197,11 @@ impl Run {
         let model = first_model(&options, &corpus)?;
         let total = corpus.micro_batches(&options)?;
         options.learning_rate(total)?;
+        let positions = model.config().max_position_embeddings;
+        if options.max_seq_len > positions {
+            let len = options.max_seq_len;
+            return Err(Error::config(format!("max-seq-len is {len}; the model has {positions} positions")));
+        }
         let store = Store::open(&run_dir, options.keep)?;
         state::write_root(&run_dir, model.config(), &corpus.tokenizer, &options)?;
         let trainer = Trainer::new(model, &options);
