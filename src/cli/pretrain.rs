@@ -290,7 +290,7 @@ impl Observer for Screen {
                 }
                 self.bar.set_position(done);
             }
-            Event::Started { run_dir, config, params, training_tokens, steps, done } => {
+            Event::Started { run_dir, config, params, training_tokens, skipped_lines, steps, done } => {
                 self.bar(steps, "{wide_bar} {pos}/{len} {msg}");
                 self.bar.set_position(done);
                 let kind = if config.moe.is_some() { "mixture-of-experts" } else { "dense" };
@@ -307,6 +307,9 @@ impl Observer for Screen {
                 ));
                 if done > 0 {
                     self.line(format!("resumed after step {done}"));
+                if skipped_lines > 0 {
+                    self.line(format!("{skipped_lines} bad lines of the data were passed over"));
+                }
                 }
             }
             Event::Rejected(name, reason) => self.line(format!("checkpoint {name} was refused: {reason}")),

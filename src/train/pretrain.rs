@@ -34,6 +34,8 @@ pub enum Event<'a> {
         params: usize,
         /// Tokens that are trained on in one epoch.
         training_tokens: u64,
+        /// Bad lines of the data that were passed over.
+        skipped_lines: u64,
         /// Optimizer steps of the whole run, and how many are done.
         steps: u64,
         /// See `steps`.
@@ -195,13 +197,13 @@ impl Run {
         let run_dir = options.out_dir.clone();
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let model = first_model(&options, &corpus)?;
-        let total = corpus.micro_batches(&options)?;
-        options.learning_rate(total)?;
         let positions = model.config().max_position_embeddings;
         if options.max_seq_len > positions {
             let len = options.max_seq_len;
             return Err(Error::config(format!("max-seq-len is {len}; the model has {positions} positions")));
         }
+        let total = corpus.micro_batches(&options)?;
+        options.learning_rate(total)?;
         let store = Store::open(&run_dir, options.keep)?;
         state::write_root(&run_dir, model.config(), &corpus.tokenizer, &options)?;
         let trainer = Trainer::new(model, &options);
@@ -227,6 +229,10 @@ impl Run {
         let mut trainer = Trainer::new(resumed_model(&options, &corpus, checkpoint)?, &options);
         state::restore(checkpoint, &mut trainer)?;
         let total = corpus.micro_batches(&options)?;
+        store.discard_after(checkpoint.step())?;
+        let store = store.keeping(options.keep);
+        // The run may have been stopped between a checkpoint and the root, or the newest checkpoint refused.
+        state::write_root_weights(&run_dir, &trainer)?;
         let (log, events) = (MetricsLog::resume(&run_dir, progress.step)?, EventWriter::create(&run_dir, Some(progress.step))?);
         Self::assemble(options, corpus, trainer, store, progress, total, log, events, observer)
     }
@@ -234,10 +240,6 @@ impl Run {
     #[allow(clippy::too_many_arguments)]
     fn assemble(
         options: Options,
-        store.discard_after(checkpoint.step())?;
-        let store = store.keeping(options.keep);
-        // The run may have been stopped between a checkpoint and the root, or the newest checkpoint refused.
-        state::write_root_weights(&run_dir, &trainer)?;
         corpus: Corpus,
         trainer: Trainer,
         store: Store,
@@ -253,6 +255,7 @@ impl Run {
             config: trainer.model().config(),
             params: trainer.model().params().layout().len(),
             training_tokens: corpus.training.dataset().len() * options.max_seq_len as u64,
+            skipped_lines: corpus.training.dataset().shard().skipped_lines(),
             steps: total.div_ceil(options.accumulation_steps),
             done: progress.step,
         });
@@ -402,10 +405,13 @@ impl Run {
     /// What the model writes after the beginning-of-text token, or after a line break where there is none.
     fn sample(&self) -> Result<(String, String)> {
         let tokenizer = &self.corpus.tokenizer;
-        let prompt = match tokenizer.bos_id() {
+        let mut prompt = match tokenizer.bos_id() {
             Some(bos) => vec![bos],
             None => tokenizer.encode("\n")?,
         };
+        if prompt.is_empty() {
+            prompt.push(0); // a tokenizer that drops blanks: any token will do
+        }
         let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: self.options.seed, ..Sampling::default() };
         let generation = Generation::new(self.trainer.model(), &prompt, sampling, self.options.max_seq_len)?;
         let tokens = generation.collect::<Result<Vec<u32>>>()?;
@@ -440,6 +446,16 @@ fn first_model(options: &Options, corpus: &Corpus) -> Result<Model> {
     Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.init_std, options.seed)
 }
 
+/// The model of a run that is resumed, its values yet to be read: what it began with may be gone by now.
+fn resumed_model(options: &Options, corpus: &Corpus, checkpoint: &Checkpoint) -> Result<Model> {
+    let config = match options.from_weight.as_str() {
+        "none" => with_special_tokens(options.model(corpus.tokenizer.vocab_size())?, corpus),
+        _ => ModelConfig { dropout: options.dropout, ..state::read_root_config(&options.out_dir, checkpoint)? },
+    };
+    let params = Params::zeros(Model::layout(&config)?, DType::F32);
+    Model::new(config, params)
+}
+
 /// `from-weight` as a path, or as the name of a run beside this one.
 fn weights_dir(options: &Options) -> PathBuf {
     let path = PathBuf::from(&options.from_weight);
@@ -451,16 +467,6 @@ fn weights_dir(options: &Options) -> PathBuf {
 }
 
 /// The tokenizer's special tokens, in the model's configuration.
-/// The model of a run that is resumed, its values yet to be read: what it began with may be gone by now.
-fn resumed_model(options: &Options, corpus: &Corpus, checkpoint: &Checkpoint) -> Result<Model> {
-    let config = match options.from_weight.as_str() {
-        "none" => with_special_tokens(options.model(corpus.tokenizer.vocab_size())?, corpus),
-        _ => ModelConfig { dropout: options.dropout, ..state::read_root_config(&options.out_dir, checkpoint)? },
-    };
-    let params = Params::zeros(Model::layout(&config)?, DType::F32);
-    Model::new(config, params)
-}
-
 fn with_special_tokens(config: ModelConfig, corpus: &Corpus) -> ModelConfig {
     let tokenizer = &corpus.tokenizer;
     ModelConfig { bos_token_id: tokenizer.bos_id(), eos_token_id: tokenizer.eos_id(), pad_token_id: tokenizer.pad_id(), ..config }
