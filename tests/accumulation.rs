@@ -68,7 +68,7 @@ fn row(batch: &Batch, r: usize) -> Batch {
 
 fn trainer(config: ModelConfig) -> Trainer {
     let options = Options::resolve(&[Map::new()]).unwrap();
-    Trainer::new(Model::random(config, Init::Pytorch, 3).unwrap(), &options)
+    Trainer::new(Model::random(config, Init::Pytorch, 0.02, 3).unwrap(), &options)
 }
 
 fn gradients(trainer: &mut Trainer, group: &[Batch]) -> (Vec<f64>, StepReport) {
@@ -135,7 +135,8 @@ fn the_last_partial_group_is_stepped() {
     let corpus = Corpus::prepare(&options, &mut |_, _| ()).unwrap();
     let total = corpus.micro_batches(&options).unwrap();
     assert_ne!(total % 5, 0, "the corpus must not divide");
-    let model = Model::random(options.model(corpus.tokenizer.vocab_size()).unwrap(), options.init, options.seed).unwrap();
+    let model =
+        Model::random(options.model(corpus.tokenizer.vocab_size()).unwrap(), options.init, options.init_std, options.seed).unwrap();
     let (mut trainer, rate) = (Trainer::new(model, &options), options.learning_rate(total).unwrap());
     let batches: Vec<Batch> = (0..total).map(|i| corpus.training.batch(i).unwrap()).collect();
     let mut done = 0;

@@ -60,7 +60,7 @@ impl Case {
     /// Parameters are of order one, not 0.02: so that every nonlinearity is in play.
     fn new(config: ModelConfig, seed: u64) -> Self {
         let (dropout, philox) = (config.dropout, Philox::new(seed));
-        let mut model = Model::random(config, Init::Normal, 0).unwrap().to_f64().unwrap();
+        let mut model = Model::random(config, Init::Normal, 0.02, 0).unwrap().to_f64().unwrap();
         for (i, value) in model.params_mut().flat_mut::<f64>().unwrap().iter_mut().enumerate() {
             *value = if *value == 1.0 { 1.0 + 0.3 * philox.normal(i as u64) } else { 0.5 * philox.normal(i as u64) };
         }

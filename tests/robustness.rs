@@ -185,6 +185,8 @@ fn a_directory_that_holds_something_is_not_written_over() {
     let run = trained(dir.path(), "run");
     let again = settings(dir.path(), "run", json!({}));
     assert_fails(&mut pretrain_command(&again), &["holds a run already", "--from-resume 1", "--out-dir"]);
+    let wider = settings(dir.path(), "wider", json!({ "from-weight": "run", "hidden-size": 64 }));
+    assert_fails(&mut pretrain_command(&wider), &["hidden-size is 64", "is 32"]);
     // A model from elsewhere has no checkpoints.
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     fs::remove_file(run.join("metrics.jsonl")).unwrap();

@@ -7,85 +7,15 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{Checkpoint, Store};
 use super::corpus::Corpus;
+use super::first_model::{first_model, resumed_model};
 use super::metrics::{EventWriter, FILE_NAME, MetricsLog, Record, Report, Throughput, read_records};
+use super::observer::{Event, Observer, Summary};
 use super::options::Options;
 use super::schedule::LearningRate;
 use super::state::{self, Progress};
 use super::trainer::{StepReport, Trainer, flops_per_token};
 use crate::infer::{Generation, Sampling};
-use crate::io::load_model;
-use crate::model::{Model, ModelConfig};
-use crate::params::Params;
-use crate::tensor::DType;
 use crate::{Error, Result};
-
-/// What happens in a run, for whoever watches it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Text is tokenized: bytes done, bytes in all.
-    Tokenizing(u64, u64),
-    /// All is ready.
-    Started {
-        /// The run directory.
-        run_dir: &'a Path,
-        /// The model.
-        config: &'a ModelConfig,
-        /// Parameters.
-        params: usize,
-        /// Tokens that are trained on in one epoch.
-        training_tokens: u64,
-        /// Bad lines of the data that were passed over.
-        skipped_lines: u64,
-        /// Optimizer steps of the whole run, and how many are done.
-        steps: u64,
-        /// See `steps`.
-        done: u64,
-    },
-    /// A checkpoint that was not used, and why.
-    Rejected(&'a str, &'a Error),
-    /// An optimizer step is done. Loss and rates are of the last line of metrics.
-    Step {
-        /// Its number, from 1.
-        step: u64,
-        /// What was measured.
-        record: &'a Record,
-        /// Until the end of the run.
-        time_left: Option<Duration>,
-    },
-    /// The held-out data was evaluated: step and loss.
-    Validated(u64, f64),
-    /// A checkpoint was saved at this step.
-    Saved(u64),
-}
-
-/// Whoever watches a run, and may stop it.
-pub trait Observer {
-    /// Something happened.
-    fn event(&mut self, event: Event<'_>);
-    /// Whether the run should save and end after this step.
-    fn stop_requested(&mut self) -> bool;
-}
-
-/// How a run ended.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// The run directory.
-    pub run_dir: PathBuf,
-    /// Optimizer steps done.
-    pub step: u64,
-    /// Whether it was stopped before its end.
-    pub stopped: bool,
-    /// The last training loss.
-    pub loss: Option<f64>,
-    /// The last validation loss.
-    pub val_loss: Option<f64>,
-    /// Seconds of training.
-    pub elapsed_s: f64,
-    /// Tokens per second over the whole of it.
-    pub tok_s: f64,
-    /// What the model writes: prompt and continuation.
-    pub sample: (String, String),
-}
 
 /// Trains a model as `settings` say (layers of flag names and values; a later one wins), and leaves a run directory.
 ///
@@ -430,44 +360,4 @@ impl Run {
         let title = format!("ferromind: {}", self.options.save_weight);
         Report { title: &title, records: &records, settings: &settings, samples: std::slice::from_ref(sample) }.write(run_dir)
     }
-}
-
-/// The model that a run begins with: random, or another run's.
-fn first_model(options: &Options, corpus: &Corpus) -> Result<Model> {
-    let vocab_size = corpus.tokenizer.vocab_size();
-    if options.from_weight != "none" {
-        let model = load_model(weights_dir(options))?;
-        if model.config().vocab_size < vocab_size {
-            let has = model.config().vocab_size;
-            return Err(Error::config(format!("the weights have a vocabulary of {has} entries, the tokenizer {vocab_size}")));
-        }
-        return Ok(model.with_dropout(options.dropout));
-    }
-    Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.init_std, options.seed)
-}
-
-/// The model of a run that is resumed, its values yet to be read: what it began with may be gone by now.
-fn resumed_model(options: &Options, corpus: &Corpus, checkpoint: &Checkpoint) -> Result<Model> {
-    let config = match options.from_weight.as_str() {
-        "none" => with_special_tokens(options.model(corpus.tokenizer.vocab_size())?, corpus),
-        _ => ModelConfig { dropout: options.dropout, ..state::read_root_config(&options.out_dir, checkpoint)? },
-    };
-    let params = Params::zeros(Model::layout(&config)?, DType::F32);
-    Model::new(config, params)
-}
-
-/// `from-weight` as a path, or as the name of a run beside this one.
-fn weights_dir(options: &Options) -> PathBuf {
-    let path = PathBuf::from(&options.from_weight);
-    let beside = options.out_dir.parent().map(|parent| parent.join(&options.from_weight));
-    match beside {
-        Some(beside) if !path.is_dir() && beside.is_dir() => beside,
-        _ => path,
-    }
-}
-
-/// The tokenizer's special tokens, in the model's configuration.
-fn with_special_tokens(config: ModelConfig, corpus: &Corpus) -> ModelConfig {
-    let tokenizer = &corpus.tokenizer;
-    ModelConfig { bos_token_id: tokenizer.bos_id(), eos_token_id: tokenizer.eos_id(), pad_token_id: tokenizer.pad_id(), ..config }
 }
