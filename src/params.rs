@@ -211,6 +211,18 @@ impl Gradients {
         Ok(&mut self.flat_mut::<E>()?[offset..offset + len])
     }
 
+    /// An error about `what` where the range, if it belongs to these parameters, holds a value that is not finite.
+    pub(crate) fn expect_finite(&self, offset: usize, len: usize, what: impl Fn() -> String) -> Result<()> {
+        let range = if self.is_trainable(offset, len) { offset..offset + len } else { 0..0 };
+        let finite = match &self.buffer {
+            Buffer::F32(data) => data[range].iter().all(|x| x.is_finite()),
+            Buffer::F64(data) => data[range].iter().all(|x| x.is_finite()),
+            Buffer::I32(_) => true,
+        };
+        let name = || self.entries.iter().find(|entry| entry.range().contains(&offset)).map_or("", |entry| &entry.name);
+        if finite { Ok(()) } else { Err(Error::NonFinite(format!("{}, for {}, is not finite", what(), name()))) }
+    }
+
     /// An error that names a parameter that no backward pass has reached since the last [`Gradients::clear`].
     pub fn expect_all_reached(&self) -> Result<()> {
         match self.entries.iter().zip(&self.reached).find(|(_, reached)| !**reached) {

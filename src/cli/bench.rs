@@ -8,6 +8,8 @@ use ferromind::lab::bench::{TrainBench, bench_train};
 use ferromind::lab::stories::{StoryFigures, judge};
 use serde_json::json;
 
+use super::say;
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Whole training steps on random tokens: tokens per second, time of a step, memory
@@ -62,10 +64,10 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             let bench = TrainBench { preset: preset.parse()?, batch_size, seq_len, steps, vocab_size };
             let result = bench_train(&bench, |step, ms| {
                 if !json {
-                    println!("step {step}: {ms:.1} ms");
+                    say!("step {step}: {ms:.1} ms");
                 }
             })?;
-            println!(
+            say!(
                 "{}",
                 json!({
                     "preset": preset, "params": result.params, "device": device, "dtype": dtype, "batch_size": batch_size,
@@ -76,10 +78,10 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Stories { model, samples, seed } => {
             let StoryFigures { val_loss, entropy, sentences, parsed, stories, memorised } = judge(&model, samples, seed)?;
-            println!("validation loss {val_loss:.4}, entropy {entropy:.4} nats per token: ratio {:.3}", val_loss / entropy);
-            println!("{parsed} of {sentences} sampled sentences parse: {:.1} %", 100.0 * parsed as f64 / sentences.max(1) as f64);
-            println!("{memorised} of {stories} sampled stories stand in the training set");
-            println!(
+            say!("validation loss {val_loss:.4}, entropy {entropy:.4} nats per token: ratio {:.3}", val_loss / entropy);
+            say!("{parsed} of {sentences} sampled sentences parse: {:.1} %", 100.0 * parsed as f64 / sentences.max(1) as f64);
+            say!("{memorised} of {stories} sampled stories stand in the training set");
+            say!(
                 "{}",
                 json!({ "val_loss": val_loss, "entropy": entropy, "ratio": val_loss / entropy, "sentences": sentences,
                     "parsed": parsed, "stories": stories, "memorised": memorised })

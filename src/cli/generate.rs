@@ -9,6 +9,7 @@ use ferromind::infer::{Generation, Sampling};
 use ferromind::io::load_model;
 
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Flags {
     /// A run directory, or any model directory with config.json, model.safetensors and tokenizer.json
     #[arg(long, value_name = "DIR")]

@@ -8,6 +8,8 @@ use ferromind::lab::golden::{Comparison, compare};
 use ferromind::tensor::DType;
 use serde_json::json;
 
+use super::say;
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Compare loss, logits, gradients and greedy tokens with golden data, by name; exit status 1 where any falls short
@@ -48,21 +50,21 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|(dir, pass, error, comparisons)| json!({ "dir": dir, "pass": pass, "error": error, "comparisons": comparisons }))
         .collect();
-    println!("{}", json!({ "device": device, "dtype": dtype, "pass": pass, "cases": cases }));
+    say!("{}", json!({ "device": device, "dtype": dtype, "pass": pass, "cases": cases }));
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_table(dir: &str, comparisons: &[Comparison], error: Option<&str>, pass: bool) {
-    println!("{dir}: {}", if pass { "pass" } else { "FAIL" });
+    say!("{dir}: {}", if pass { "pass" } else { "FAIL" });
     if let Some(error) = error {
-        println!("  {error}");
+        say!("  {error}");
     }
     for c in comparisons {
         let verdict = if c.pass { "ok  " } else { "FAIL" };
         match &c.missing {
-            Some(why) => println!("  {verdict} {:64} missing: {why}", c.name),
-            None => println!("  {verdict} {:64} {:9.2e} of {:.0e}  {}", c.name, c.error, c.bound, c.measure),
+            Some(why) => say!("  {verdict} {:64} missing: {why}", c.name),
+            None => say!("  {verdict} {:64} {:9.2e} of {:.0e}  {}", c.name, c.error, c.bound, c.measure),
         }
     }
-    println!();
+    say!();
 }

@@ -58,6 +58,15 @@ fn use_threads(threads: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `println!`, but for a reader that has gone away (`| head`), which is no reason to stop, let alone to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+pub(crate) use say;
+
 /// Writes to standard output; a reader that has gone away (`| head`) ends the program quietly.
 fn print_streamed(text: &str) -> anyhow::Result<bool> {
     use std::io::Write;

@@ -13,9 +13,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::say;
+
 /// Only what is given is laid over the preset's recipe; `--help` tells the recipe of `tiny`, and where the others differ.
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(allow_negative_numbers = true)]
 pub struct Flags {
     /// Settings from a TOML file, under the names of the flags; a flag wins over the file
     #[arg(long, value_name = "FILE")]
@@ -236,9 +239,9 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let dir = summary.run_dir.display();
     let number = |x: Option<f64>| x.map_or("none".to_owned(), |x| format!("{x:.4}"));
     if summary.stopped {
-        println!("Stopped and saved after step {}. Go on with: ferromind pretrain --out-dir {dir} --from-resume 1", summary.step);
+        say!("Stopped and saved after step {}. Go on with: ferromind pretrain --out-dir {dir} --from-resume 1", summary.step);
     } else {
-        println!(
+        say!(
             "Done: {} steps in {:.1} s, {:.0} tokens/s, training loss {}, validation loss {}",
             summary.step,
             summary.elapsed_s,
@@ -247,8 +250,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             number(summary.val_loss)
         );
     }
-    println!("\nWhat the model writes:\n\n{}\n", summary.sample.1.trim());
-    println!("The run is in {dir}: open {dir}/report.html, or let it write more:\n  ferromind generate --model {dir}");
+    say!("\nWhat the model writes:\n\n{}\n", summary.sample.1.trim());
+    say!("The run is in {dir}: open {dir}/report.html, or let it write more:\n  ferromind generate --model {dir}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -276,7 +279,7 @@ impl Screen {
 
     /// A line above the bar, also where there is no terminal.
     fn line(&self, text: String) {
-        if self.bar.is_hidden() { println!("{text}") } else { self.bar.println(text) }
+        if self.bar.is_hidden() { say!("{text}") } else { self.bar.println(text) }
     }
 }
 
@@ -289,7 +292,7 @@ impl Observer for Screen {
                 }
                 self.bar.set_position(done);
             }
-            Event::Started { run_dir, config, params, training_tokens, steps, done } => {
+            Event::Started { run_dir, config, params, training_tokens, skipped_lines, steps, done } => {
                 self.bar(steps, "{wide_bar} {pos}/{len} {msg}");
                 self.bar.set_position(done);
                 let kind = if config.moe.is_some() { "mixture-of-experts" } else { "dense" };
@@ -304,6 +307,9 @@ impl Observer for Screen {
                     "{training_tokens} training tokens an epoch; {steps} steps; run directory {}",
                     run_dir.display()
                 ));
+                if skipped_lines > 0 {
+                    self.line(format!("{skipped_lines} bad lines of the data were passed over"));
+                }
                 if done > 0 {
                     self.line(format!("resumed after step {done}"));
                 }
@@ -315,7 +321,7 @@ impl Observer for Screen {
                 let (loss, tok_s) = (record.loss.unwrap_or(f64::NAN), record.tok_s.unwrap_or(0.0));
                 let message = format!("loss {loss:.3}{val}, {tok_s:.0} tokens/s{left}");
                 if self.bar.is_hidden() && step.is_multiple_of(50) {
-                    println!("step {step}: {message}");
+                    say!("step {step}: {message}");
                 }
                 self.bar.set_position(step);
                 self.bar.set_message(message);

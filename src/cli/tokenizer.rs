@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use ferromind::data::{Documents, Tokenizer};
 
+use super::say;
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Train a byte-level BPE vocabulary with the three special tokens
@@ -32,9 +34,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     let tokenizer = Tokenizer::train(documents.map(|piece| piece.map(|piece| piece.text)), vocab_size)?;
     tokenizer.save(&out)?;
     let entries = tokenizer.vocab_size();
-    println!("{entries} entries in {}", out.display());
+    say!("{entries} entries in {}", out.display());
     if entries < vocab_size {
-        println!("(fewer than {vocab_size}: the text has no more pairs to merge)");
+        say!("(fewer than {vocab_size}: the text has no more pairs to merge)");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -155,6 +155,11 @@ impl Shard {
         self.header.skipped_lines
     }
 
+    /// The hash of the tokens and of where the documents end: equal where the corpus is.
+    pub fn content(&self) -> blake3::Hash {
+        self.header.content.into()
+    }
+
     /// Bytes of the file.
     pub fn bytes(&self) -> u64 {
         self.map.len() as u64

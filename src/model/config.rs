@@ -31,6 +31,9 @@ pub struct MoeConfig {
     pub aux_loss: AuxLoss,
 }
 
+/// What no machine holds: sizes beyond it are a slip of the pen.
+const MOST_PARAMETERS: f64 = 1e12;
+
 /// The shape and the settings of a decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -145,6 +148,19 @@ impl ModelConfig {
         [self.num_attention_heads * self.head_dim, kv, kv]
     }
 
+    /// Weights of the matrices, in floating point: sizes that nobody checked yet may overflow any integer.
+    fn rough_parameters(&self) -> f64 {
+        let [h, heads, kv_heads, d, i] =
+            [self.hidden_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim, self.intermediate_size]
+                .map(|size| size as f64);
+        let feed_forward = match &self.moe {
+            None => i,
+            Some(moe) => (moe.num_experts as f64 + moe.num_shared_experts as f64) * moe.intermediate_size as f64,
+        };
+        let layer = h * (2.0 * d * (heads + kv_heads) + 3.0 * feed_forward);
+        self.num_hidden_layers as f64 * layer + h * self.vocab_size as f64
+    }
+
     /// An error that names the first setting that no model can have.
     pub fn validate(&self) -> Result<()> {
         let positive = [
@@ -159,6 +175,11 @@ impl ModelConfig {
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Error::config(format!("{name} must be at least 1")));
+        }
+        let parameters = self.rough_parameters();
+        if parameters > MOST_PARAMETERS {
+            let sizes: Vec<String> = positive.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            return Err(Error::config(format!("a model of {parameters:.0e} parameters cannot be made: {}", sizes.join(", "))));
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {

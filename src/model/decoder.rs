@@ -128,6 +128,12 @@ impl Model {
         Self::new(self.config.clone(), self.params.to_f64()?)
     }
 
+    /// The same model with another probability of dropout.
+    pub fn with_dropout(mut self, dropout: f64) -> Self {
+        self.config.dropout = dropout;
+        self
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config

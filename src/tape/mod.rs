@@ -102,6 +102,8 @@ struct Node {
     inputs: Vec<(Source, usize)>,
     first_output: usize,
     outputs: usize,
+    /// Where in the model; kept only under [`Checks::Finite`].
+    place: String,
 }
 
 /// What to do when a value is not finite.
@@ -192,6 +194,7 @@ impl Tape {
             inputs: inputs.iter().map(|var| (var.source, var.value.shape().elements())).collect(),
             first_output,
             outputs: outputs.len(),
+            place: if self.checks == Checks::Finite { self.place.clone() } else { String::new() },
         });
         let numbered = outputs.into_iter().enumerate();
         Ok(numbered.map(|(i, value)| Var { value, source: Source::Slot(first_output + i) }).collect())
@@ -224,11 +227,13 @@ impl Tape {
             let mut sink = Sink::new(name, &node.inputs, &mut slots, gradients);
             node.op.backward(node.saved, &output_grads, &mut sink)?;
             if checks == Checks::Finite {
-                for grad in node.inputs.iter().filter_map(|(source, _)| match source {
-                    Source::Slot(slot) => slots[*slot].as_ref(),
-                    _ => None,
-                }) {
-                    expect_finite(grad, || format!("a gradient computed by the backward of {name}"))?;
+                let what = || format!("a gradient computed by the backward of {name} in {}", node.place);
+                for (source, _) in &node.inputs {
+                    match *source {
+                        Source::Slot(slot) => slots[slot].iter().try_for_each(|grad| expect_finite(grad, what))?,
+                        Source::Param { offset, len } => gradients.expect_finite(offset, len, what)?,
+                        Source::Constant => {}
+                    }
                 }
             }
         }

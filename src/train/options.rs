@@ -75,8 +75,8 @@ pub struct Options {
     pub learning_rate: f64,
     /// Shape of the learning rate over the run.
     pub schedule: Schedule,
-    /// Optimizer steps of linear warm-up.
-    pub warmup_steps: u64,
+    /// Optimizer steps of linear warm-up; none: for `tiny` 50, but at most half of the run, for the others 0.
+    pub warmup_steps: Option<u64>,
     /// Optimizer steps of the final decay of `wsd`.
     pub decay_steps: u64,
     /// How `wsd` decays.
@@ -121,9 +121,24 @@ pub struct Options {
     pub keep: usize,
 }
 
+/// The widest residual stream: the other sizes follow from it, and must not overflow.
+const WIDEST: usize = 1 << 20;
+
 /// Settings that may differ when a run is resumed: none of them changes a bit of what it computes.
-const FREE_ON_RESUME: [&str; 9] =
-    ["out-dir", "from-resume", "save-weight", "cache-dir", "num-workers", "log-interval", "save-interval", "keep", "val-interval"];
+/// Of the data, what they hold is compared, not where they lie.
+const FREE_ON_RESUME: [&str; 11] = [
+    "out-dir",
+    "from-resume",
+    "save-weight",
+    "data-path",
+    "cache-dir",
+    "num-workers",
+    "log-interval",
+    "save-interval",
+    "keep",
+    "val-interval",
+    "val-batches",
+];
 
 impl Options {
     /// The defaults of a preset: the published recipe, or for `tiny` one that takes a minute on a laptop.
@@ -154,7 +169,7 @@ impl Options {
             no_packing: false,
             learning_rate: 5e-4,
             schedule: Schedule::MiniMind,
-            warmup_steps: 0,
+            warmup_steps: None,
             decay_steps: 0,
             decay_shape: Decay::default(),
             min_lr_ratio: 0.1,
@@ -187,7 +202,6 @@ impl Options {
                 max_seq_len: 1024,
                 learning_rate: 4e-3,
                 schedule: Schedule::Cosine,
-                warmup_steps: 50,
                 min_lr_ratio: 0.02,
                 beta2: 0.99,
                 weight_decay: 0.1,
@@ -286,6 +300,9 @@ impl Options {
     pub fn model(&self, vocab_size: usize) -> Result<ModelConfig> {
         let mut config = self.preset.config(vocab_size);
         if let Some(hidden_size) = self.hidden_size {
+            if hidden_size > WIDEST {
+                return Err(Error::config(format!("hidden-size is {hidden_size}; it must be at most {WIDEST}")));
+            }
             let layers = config.num_hidden_layers;
             let moe = config.moe.is_some();
             let heads = [config.num_attention_heads, config.num_key_value_heads];
@@ -323,11 +340,15 @@ impl Options {
     /// The learning rate over a run of this many micro-batches.
     pub fn learning_rate(&self, micro_batches: u64) -> Result<LearningRate> {
         let in_micro_batches = |steps: u64| steps.saturating_mul(self.accumulation_steps);
+        let usual_warmup = match self.preset {
+            Preset::Tiny => in_micro_batches(50).min(micro_batches / 2),
+            _ => 0,
+        };
         let rate = LearningRate {
             schedule: self.schedule,
             peak: self.learning_rate,
             total: micro_batches,
-            warmup: in_micro_batches(self.warmup_steps),
+            warmup: self.warmup_steps.map_or(usual_warmup, in_micro_batches),
             decay: in_micro_batches(self.decay_steps),
             decay_shape: self.decay_shape,
             min_ratio: self.min_lr_ratio,
@@ -349,6 +370,8 @@ fn overlay(mut base: Value, layers: &[Map<String, Value>]) -> Result<Options> {
             Some(slot) => *slot = value.clone(),
             None => return Err(Error::config(format!("there is no setting called `{name}`"))),
         }
+        // One at a time, so that the message can name it. JSON writes a number that is not finite as null.
+        serde_json::from_value::<Options>(base.clone()).map_err(|e| Error::config(format!("{name} is {value}: {e}")))?;
     }
     serde_json::from_value(base).map_err(|e| Error::config(format!("settings: {e}")))
 }

@@ -7,81 +7,15 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{Checkpoint, Store};
 use super::corpus::Corpus;
+use super::first_model::{first_model, resumed_model};
 use super::metrics::{EventWriter, FILE_NAME, MetricsLog, Record, Report, Throughput, read_records};
+use super::observer::{Event, Observer, Summary};
 use super::options::Options;
 use super::schedule::LearningRate;
 use super::state::{self, Progress};
 use super::trainer::{StepReport, Trainer, flops_per_token};
 use crate::infer::{Generation, Sampling};
-use crate::io::load_model;
-use crate::model::{Model, ModelConfig};
 use crate::{Error, Result};
-
-/// What happens in a run, for whoever watches it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Text is tokenized: bytes done, bytes in all.
-    Tokenizing(u64, u64),
-    /// All is ready.
-    Started {
-        /// The run directory.
-        run_dir: &'a Path,
-        /// The model.
-        config: &'a ModelConfig,
-        /// Parameters.
-        params: usize,
-        /// Tokens that are trained on in one epoch.
-        training_tokens: u64,
-        /// Optimizer steps of the whole run, and how many are done.
-        steps: u64,
-        /// See `steps`.
-        done: u64,
-    },
-    /// A checkpoint that was not used, and why.
-    Rejected(&'a str, &'a Error),
-    /// An optimizer step is done. Loss and rates are of the last line of metrics.
-    Step {
-        /// Its number, from 1.
-        step: u64,
-        /// What was measured.
-        record: &'a Record,
-        /// Until the end of the run.
-        time_left: Option<Duration>,
-    },
-    /// The held-out data was evaluated: step and loss.
-    Validated(u64, f64),
-    /// A checkpoint was saved at this step.
-    Saved(u64),
-}
-
-/// Whoever watches a run, and may stop it.
-pub trait Observer {
-    /// Something happened.
-    fn event(&mut self, event: Event<'_>);
-    /// Whether the run should save and end after this step.
-    fn stop_requested(&mut self) -> bool;
-}
-
-/// How a run ended.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// The run directory.
-    pub run_dir: PathBuf,
-    /// Optimizer steps done.
-    pub step: u64,
-    /// Whether it was stopped before its end.
-    pub stopped: bool,
-    /// The last training loss.
-    pub loss: Option<f64>,
-    /// The last validation loss.
-    pub val_loss: Option<f64>,
-    /// Seconds of training.
-    pub elapsed_s: f64,
-    /// Tokens per second over the whole of it.
-    pub tok_s: f64,
-    /// What the model writes: prompt and continuation.
-    pub sample: (String, String),
-}
 
 /// Trains a model as `settings` say (layers of flag names and values; a later one wins), and leaves a run directory.
 ///
@@ -96,15 +30,39 @@ pub fn pretrain(settings: &[Map<String, Value>], observer: &mut dyn Observer) ->
         (None, Ok(options)) => unused(&options.out_dir),
         (None, Err(_)) => return Err(fresh.err().unwrap_or_else(|| Error::Internal("settings".into()))),
     };
-    if resume {
-        let mut store = open_to_resume(&run_dir)?;
-        let (checkpoint, progress) = newest(&store, &run_dir, observer)?;
-        let options = Options { out_dir: run_dir.clone(), ..Options::resolve_resumed(&progress.options, settings)? };
-        store.discard_after(checkpoint.step())?;
-        Run::resume(options, store, &checkpoint, progress, observer)?.finish(observer)
-    } else {
-        let options = Options { out_dir: run_dir.clone(), ..fresh? };
-        Run::begin(options, observer)?.finish(observer)
+    if !resume {
+        expect_unused(&run_dir)?;
+        return Run::begin(Options { out_dir: run_dir, ..fresh? }, observer)?.finish(observer);
+    }
+    let store = open_to_resume(&run_dir)?;
+    let resumed = |saved: &Options| Ok(Options { out_dir: run_dir.clone(), ..Options::resolve_resumed(saved, settings)? });
+    match newest(&store, &run_dir, observer)? {
+        Some((checkpoint, progress)) => {
+            Run::resume(resumed(&progress.options)?, store, &checkpoint, progress, observer)?.finish(observer)
+        }
+        // Stopped before its first checkpoint: its bits are those of its beginning.
+        None => {
+            let options = match state::read_options(&run_dir)? {
+                Some(saved) => resumed(&saved)?,
+                None => Options { out_dir: run_dir.clone(), ..fresh? },
+            };
+            drop(store);
+            Run::begin(options, observer)?.finish(observer)
+        }
+    }
+}
+
+/// An error where `dir` holds what a new run would write over.
+fn expect_unused(dir: &Path) -> Result<()> {
+    let shown = dir.display();
+    if dir.join("checkpoints").is_dir() || dir.join(FILE_NAME).exists() {
+        return Err(Error::config(format!(
+            "{shown} holds a run already; go on with it by --from-resume 1, or name another --out-dir"
+        )));
+    }
+    match ["model.safetensors", "config.json", "tokenizer.json"].iter().find(|name| dir.join(name).exists()) {
+        Some(name) => Err(Error::config(format!("{shown} holds a {name}, which a run would write over; name another --out-dir"))),
+        None => Ok(()),
     }
 }
 
@@ -124,17 +82,25 @@ fn open_to_resume(run_dir: &Path) -> Result<Store> {
     Store::open(run_dir, 1)
 }
 
-/// The newest whole checkpoint; those that were refused are told.
-fn newest(store: &Store, run_dir: &Path, observer: &mut dyn Observer) -> Result<(Checkpoint, Progress)> {
+/// The newest whole checkpoint, or none where none was saved yet; those that were refused are told.
+fn newest(store: &Store, run_dir: &Path, observer: &mut dyn Observer) -> Result<Option<(Checkpoint, Progress)>> {
     let latest = store.latest()?;
     for rejected in &latest.rejected {
         observer.event(Event::Rejected(&rejected.name, &rejected.reason));
     }
-    let checkpoint = latest.checkpoint.ok_or_else(|| {
-        Error::config(format!("there is no whole checkpoint in {}; begin a new run with another out-dir", run_dir.display()))
-    })?;
-    let progress = state::read_progress(&checkpoint)?;
-    Ok((checkpoint, progress))
+    match (latest.checkpoint, latest.rejected.as_slice()) {
+        (Some(checkpoint), _) => {
+            let progress = state::read_progress(&checkpoint)?;
+            Ok(Some((checkpoint, progress)))
+        }
+        (None, []) => Ok(None),
+        (None, [newest, ..]) => Err(Error::config(format!(
+            "there is no whole checkpoint in {} ({}: {}); begin a new run with another out-dir",
+            run_dir.display(),
+            newest.name,
+            newest.reason
+        ))),
+    }
 }
 
 /// A run in progress.
@@ -159,14 +125,13 @@ struct Run {
 impl Run {
     fn begin(options: Options, observer: &mut dyn Observer) -> Result<Self> {
         let run_dir = options.out_dir.clone();
-        if run_dir.join("checkpoints").is_dir() || run_dir.join(FILE_NAME).exists() {
-            let dir = run_dir.display();
-            return Err(Error::config(format!(
-                "{dir} holds a run already; go on with it by --from-resume 1, or name another --out-dir"
-            )));
-        }
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let model = first_model(&options, &corpus)?;
+        let positions = model.config().max_position_embeddings;
+        if options.max_seq_len > positions {
+            let len = options.max_seq_len;
+            return Err(Error::config(format!("max-seq-len is {len}; the model has {positions} positions")));
+        }
         let total = corpus.micro_batches(&options)?;
         options.learning_rate(total)?;
         let store = Store::open(&run_dir, options.keep)?;
@@ -174,27 +139,30 @@ impl Run {
         let trainer = Trainer::new(model, &options);
         let data = state::data_fingerprint(&corpus);
         let progress = Progress { step: 0, micro_batches: 0, tokens: 0, elapsed_s: 0.0, data, options: options.clone() };
-        let (log, events) = (MetricsLog::create(&run_dir)?, EventWriter::create(&run_dir, None)?);
+        let (log, events) = (MetricsLog::create(&run_dir)?, EventWriter::create(&run_dir, Some(0))?);
         Self::assemble(options, corpus, trainer, store, progress, total, log, events, observer)
     }
 
     fn resume(
         options: Options,
-        store: Store,
+        mut store: Store,
         checkpoint: &Checkpoint,
         progress: Progress,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let run_dir = options.out_dir.clone();
-        let store = store.keeping(options.keep);
         let corpus = Corpus::prepare(&options, &mut |done, total| observer.event(Event::Tokenizing(done, total)))?;
         let data = state::data_fingerprint(&corpus);
         if data != progress.data {
             return Err(Error::config(format!("the run began on other data ({}) than there is now ({data})", progress.data)));
         }
-        let mut trainer = Trainer::new(first_model(&options, &corpus)?, &options);
+        let mut trainer = Trainer::new(resumed_model(&options, &corpus, checkpoint)?, &options);
         state::restore(checkpoint, &mut trainer)?;
         let total = corpus.micro_batches(&options)?;
+        store.discard_after(checkpoint.step())?;
+        let store = store.keeping(options.keep);
+        // The run may have been stopped between a checkpoint and the root, or the newest checkpoint refused.
+        state::write_root_weights(&run_dir, &trainer)?;
         let (log, events) = (MetricsLog::resume(&run_dir, progress.step)?, EventWriter::create(&run_dir, Some(progress.step))?);
         Self::assemble(options, corpus, trainer, store, progress, total, log, events, observer)
     }
@@ -217,6 +185,7 @@ impl Run {
             config: trainer.model().config(),
             params: trainer.model().params().layout().len(),
             training_tokens: corpus.training.dataset().len() * options.max_seq_len as u64,
+            skipped_lines: corpus.training.dataset().shard().skipped_lines(),
             steps: total.div_ceil(options.accumulation_steps),
             done: progress.step,
         });
@@ -341,7 +310,12 @@ impl Run {
         let ended = self.progress.micro_batches >= self.total;
         let all = loader.batches_per_epoch();
         let batches = if ended || self.options.val_batches == 0 { all } else { all.min(self.options.val_batches) };
-        let val_loss = self.trainer.evaluate((0..batches).map(|index| loader.batch(index)))?;
+        let val_loss = self.trainer.evaluate((0..batches).map(|index| loader.batch(index)));
+        let val_loss = val_loss.map_err(|error| match error {
+            Error::NonFinite(message) => Error::NonFinite(format!("validation after step {}: {message}", self.progress.step)),
+            other => other,
+        });
+        let val_loss = val_loss.map_err(|error| self.with_last_checkpoint(error))?;
         let record = Record { step: self.progress.step, val_loss: Some(val_loss), ..Record::default() };
         self.log.append(&record)?;
         self.events.record(&record)?;
@@ -361,10 +335,13 @@ impl Run {
     /// What the model writes after the beginning-of-text token, or after a line break where there is none.
     fn sample(&self) -> Result<(String, String)> {
         let tokenizer = &self.corpus.tokenizer;
-        let prompt = match tokenizer.bos_id() {
+        let mut prompt = match tokenizer.bos_id() {
             Some(bos) => vec![bos],
             None => tokenizer.encode("\n")?,
         };
+        if prompt.is_empty() {
+            prompt.push(0); // a tokenizer that drops blanks: any token will do
+        }
         let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: self.options.seed, ..Sampling::default() };
         let generation = Generation::new(self.trainer.model(), &prompt, sampling, self.options.max_seq_len)?;
         let tokens = generation.collect::<Result<Vec<u32>>>()?;
@@ -383,34 +360,4 @@ impl Run {
         let title = format!("ferromind: {}", self.options.save_weight);
         Report { title: &title, records: &records, settings: &settings, samples: std::slice::from_ref(sample) }.write(run_dir)
     }
-}
-
-/// The model that a run begins with: random, or another run's.
-fn first_model(options: &Options, corpus: &Corpus) -> Result<Model> {
-    let vocab_size = corpus.tokenizer.vocab_size();
-    if options.from_weight != "none" {
-        let model = load_model(weights_dir(options))?;
-        if model.config().vocab_size < vocab_size {
-            let has = model.config().vocab_size;
-            return Err(Error::config(format!("the weights have a vocabulary of {has} entries, the tokenizer {vocab_size}")));
-        }
-        return Ok(model);
-    }
-    Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.init_std, options.seed)
-}
-
-/// `from-weight` as a path, or as the name of a run beside this one.
-fn weights_dir(options: &Options) -> PathBuf {
-    let path = PathBuf::from(&options.from_weight);
-    let beside = options.out_dir.parent().map(|parent| parent.join(&options.from_weight));
-    match beside {
-        Some(beside) if !path.is_dir() && beside.is_dir() => beside,
-        _ => path,
-    }
-}
-
-/// The tokenizer's special tokens, in the model's configuration.
-fn with_special_tokens(config: ModelConfig, corpus: &Corpus) -> ModelConfig {
-    let tokenizer = &corpus.tokenizer;
-    ModelConfig { bos_token_id: tokenizer.bos_id(), eos_token_id: tokenizer.eos_id(), pad_token_id: tokenizer.pad_id(), ..config }
 }

@@ -1,5 +1,6 @@
 //! What a checkpoint holds: enough to go on to the same bits.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use super::corpus::Corpus;
 use super::options::Options;
 use super::trainer::Trainer;
 use crate::data::Tokenizer;
-use crate::io::{WeightsFile, config_to_json, generation_config_to_json, write_weights};
+use crate::io::{WeightsFile, config_to_json, generation_config_to_json, read_config, write_weights};
 use crate::model::ModelConfig;
 use crate::params::Layout;
 use crate::{Error, Result};
@@ -41,7 +42,8 @@ pub(super) struct Progress {
 /// What tells one corpus from another.
 pub(super) fn data_fingerprint(corpus: &Corpus) -> String {
     let shard = corpus.training.dataset().shard();
-    format!("{} documents, {} tokens, tokenizer {}", shard.documents(), shard.tokens(), corpus.tokenizer.fingerprint().to_hex())
+    let (content, tokenizer) = (shard.content().to_hex(), corpus.tokenizer.fingerprint().to_hex());
+    format!("{} documents, {} tokens, content {content}, tokenizer {tokenizer}", shard.documents(), shard.tokens())
 }
 
 /// Saves a checkpoint, then replaces the newest weights in the run's root.
@@ -60,8 +62,13 @@ pub(super) fn save(store: &mut Store, run_dir: &Path, trainer: &Trainer, progres
             (STATE, &|out| out.write_all(&state)),
         ],
     )?;
-    replace_root_file(run_dir, WEIGHTS, &|out| tensors(weights, out))?;
-    Ok(())
+    write_root_weights(run_dir, trainer)
+}
+
+/// Replaces the weights in the run's root.
+pub(super) fn write_root_weights(run_dir: &Path, trainer: &Trainer) -> Result<()> {
+    let (layout, weights) = (trainer.model().params().layout(), trainer.model().params().flat::<f32>()?);
+    replace_root_file(run_dir, WEIGHTS, &|out| write_weights(out, layout, weights)).map(drop)
 }
 
 /// How far the run of a checkpoint had come.
@@ -96,6 +103,22 @@ pub(super) fn write_root(run_dir: &Path, config: &ModelConfig, tokenizer: &Token
         replace_root_file(run_dir, name, &|out| write_json(out, &value))?;
     }
     tokenizer.save(run_dir)
+}
+
+/// The settings that the run in `run_dir` began with; none where it was stopped before it wrote them.
+pub(super) fn read_options(run_dir: &Path) -> Result<Option<Options>> {
+    let path = run_dir.join(OPTIONS);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(&path, e.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(&path, error)),
+    }
+}
+
+/// The model configuration of the run in `run_dir`, whose weights are those of `checkpoint`.
+pub(super) fn read_root_config(run_dir: &Path, checkpoint: &Checkpoint) -> Result<ModelConfig> {
+    let names = WeightsFile::open(checkpoint.path(WEIGHTS)?)?.names();
+    read_config(run_dir.join("config.json"), &names)
 }
 
 fn write_json(out: &mut dyn Write, value: &serde_json::Value) -> io::Result<()> {

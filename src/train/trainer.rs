@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::options::{DecayScope, Options};
 use crate::data::Batch;
 use crate::model::{Dropout, Forward, Model, ModelConfig};
@@ -92,7 +94,8 @@ impl Trainer {
     /// Optimizer step number `step` (from 1) on a group of micro-batches at learning rate `lr`.
     ///
     /// Cross-entropy is averaged over the counted tokens of the whole group, auxiliary losses over the micro-batches. A loss or
-    /// gradient that is not finite is an error that names the layer where it first appears; the weights stay as they were.
+    /// gradient that is not finite is an error that names the layer where it first appears; the weights stay as they were. An
+    /// update that makes a weight overflow is an error too: such weights are not to be saved.
     pub fn step(&mut self, step: u64, group: &[Batch], lr: f64) -> Result<StepReport> {
         let report = self.compute_gradients(step, group, Checks::Off)?;
         if !(report.loss.is_finite() && report.grad_norm.is_finite() && report.aux_loss.unwrap_or(0.0).is_finite()) {
@@ -115,6 +118,13 @@ impl Trainer {
             let r = range.clone();
             let state = State { params: &mut params[r.clone()], grads: &grads[r.clone()], m: &mut m[r.clone()], v: &mut v[r] };
             self.optimizer.update(state, step, lr, scale, *decayed);
+        }
+        if let Some(at) = params.par_iter().position_first(|value| !value.is_finite()) {
+            let name = self.model.params().layout().entries().iter().find(|entry| entry.range().contains(&at)).map(|e| &e.name);
+            return Err(Error::NonFinite(format!(
+                "step {step}: the update at learning rate {lr} makes {} overflow",
+                name.map_or("a parameter", String::as_str)
+            )));
         }
         Ok(report)
     }
@@ -147,14 +157,20 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Cross-entropy in nats per counted token over batches that are not trained on.
+    /// Cross-entropy in nats per counted token over batches that are not trained on; one that is not finite is an error that names
+    /// the layer where it first appears.
     pub fn evaluate(&self, batches: impl Iterator<Item = Result<Batch>>) -> Result<f64> {
         let (mut sum, mut counted) = (0.0, 0);
         for batch in batches {
             let batch = batch?;
             let count = batch.counted();
             let (forward, targets) = self.forward(&batch, None);
-            sum += self.model.loss(&mut Tape::inference(), &forward, targets, count, 0.0)?.cross_entropy * count as f64;
+            let loss = |tape: &mut Tape| Ok(self.model.loss(tape, &forward, targets.clone(), count, 0.0)?.cross_entropy);
+            let mut mean = loss(&mut Tape::inference())?;
+            if !mean.is_finite() {
+                mean = loss(&mut Tape::inference().with_checks(Checks::Finite))?;
+            }
+            sum += mean * count as f64;
             counted += count;
         }
         Ok(if counted == 0 { 0.0 } else { sum / counted as f64 })
