@@ -22,7 +22,7 @@ fn moe() -> Value {
 }
 
 fn run(settings: &Map<String, Value>, watcher: &mut Watcher) -> ferromind::Result<PathBuf> {
-    pretrain(&[settings.clone()], watcher).map(|summary| summary.run_dir)
+    pretrain(std::slice::from_ref(settings), watcher).map(|summary| summary.run_dir)
 }
 
 fn resumed(settings: &Map<String, Value>, changes: Value) -> Map<String, Value> {

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{Watcher, ferromind, pretrain_command, settings, text};
 use ferromind::io::{WeightsFile, load_model, write_weights};
+use ferromind::train::metrics::read_records;
 use ferromind::train::pretrain;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -145,7 +146,7 @@ fn bad_settings_are_named() {
     fails(json!({ "learning-rate": "nan" }), &["learning-rate"]);
     fails(json!({ "learning-rate": "-0.001" }), &["the learning rate is -0.001"]);
     fails(json!({ "dropout": 1.0 }), &["dropout is 1"]);
-    fails(json!({ "warmup-steps": 13 }), &["warm-up"]);
+    fails(json!({ "schedule": "wsd", "decay-steps": 13 }), &["decay (26)", "24 micro-batches"]);
     for dtype in ["bfloat16", "float16"] {
         fails(json!({ "dtype": dtype }), &[dtype, "not supported on the CPU", "float32"]);
     }
@@ -198,9 +199,12 @@ fn a_directory_that_holds_something_is_not_written_over() {
 #[test]
 fn few_steps_need_no_flag_for_the_warm_up() {
     let dir = TempDir::new().unwrap();
-    let mut short = settings(dir.path(), "run", json!({ "max-steps": 3 }));
+    let mut short = settings(dir.path(), "run", json!({ "max-steps": 4, "schedule": "cosine" }));
     short.remove("warmup-steps");
     succeeds(&mut pretrain_command(&short));
+    let records = read_records(&dir.path().join("run/metrics.jsonl")).unwrap();
+    let rates: Vec<f64> = records.iter().filter_map(|record| record.lr).collect();
+    assert!(rates[0] < rates[1] && rates[1] > rates[2] && rates[2] > rates[3], "half of it warms up: {rates:?}");
 }
 
 fn generate(model: &Path, flags: &[&str]) -> Command {
