@@ -83,7 +83,7 @@ fn a_loss_that_is_not_finite_names_step_layer_and_checkpoint() {
 fn weights_that_overflow_are_never_saved() {
     let dir = TempDir::new().unwrap();
     // The loss before the only step is finite, what the step makes of the weights is not.
-    let changes = json!({ "learning-rate": 1e39, "warmup-steps": 0, "max-steps": 1 });
+    let changes = json!({ "learning-rate": 1e41, "warmup-steps": 0, "max-steps": 1 });
     let error = pretrain(&[settings(dir.path(), "run", changes)], &mut Watcher::default()).unwrap_err().to_string();
     assert!(error.contains("step 1") && error.contains("overflow") && error.contains("no checkpoint was saved yet"), "{error}");
     assert!(!dir.path().join("run/model.safetensors").exists());
