@@ -4,7 +4,8 @@
 #
 #   scripts/check_memory.sh [MIB] [LIMIT_MIB]     data of 200 MiB by default; fails above 400 MiB beyond the model's own
 #
-# FERROMIND names a binary that is built already. "The model's own" is the same run on a file of 1 MiB. Needs twice MIB of disk in TMPDIR, and Linux.
+# "The model's own" is the same run on a file of 1 MiB. FERROMIND names a binary that is built already. Needs Linux, and three times
+# MIB of disk in TMPDIR: bytes become tokens of two bytes.
 set -eu
 mib=${1:-200}
 limit=${2:-400}
