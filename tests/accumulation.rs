@@ -129,7 +129,7 @@ fn the_last_partial_group_is_stepped() {
     let dir = TempDir::new().unwrap();
     let changes = json!({ "accumulation-steps": 5, "epochs": 1, "max-steps": null, "dropout": 0.1, "warmup-steps": 0 });
     let settings = common::settings(dir.path(), "run", changes);
-    let summary = pretrain(&[settings.clone()], &mut Watcher::default()).unwrap();
+    let summary = pretrain(std::slice::from_ref(&settings), &mut Watcher::default()).unwrap();
 
     let options = Options::resolve(&[settings]).unwrap();
     let corpus = Corpus::prepare(&options, &mut |_, _| ()).unwrap();

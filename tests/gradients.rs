@@ -117,7 +117,10 @@ impl Case {
             if scale < 1e-10 { 0.0 } else { difference / scale }
         };
         let entries = self.model.params().layout().entries().iter();
-        entries.map(|entry| (entry.name.clone(), error(entry.range()))).filter(|(_, error)| !(*error <= BOUND)).collect()
+        entries
+            .map(|entry| (entry.name.clone(), error(entry.range())))
+            .filter(|(_, error)| error.is_nan() || *error > BOUND)
+            .collect()
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{Watcher, ferromind, pretrain_command, settings, text};
 use ferromind::io::{WeightsFile, load_model, write_weights};
+use ferromind::train::metrics::read_records;
 use ferromind::train::pretrain;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -82,7 +83,7 @@ fn a_loss_that_is_not_finite_names_step_layer_and_checkpoint() {
 fn weights_that_overflow_are_never_saved() {
     let dir = TempDir::new().unwrap();
     // The loss before the only step is finite, what the step makes of the weights is not.
-    let changes = json!({ "learning-rate": 1e39, "warmup-steps": 0, "max-steps": 1 });
+    let changes = json!({ "learning-rate": 1e41, "warmup-steps": 0, "max-steps": 1 });
     let error = pretrain(&[settings(dir.path(), "run", changes)], &mut Watcher::default()).unwrap_err().to_string();
     assert!(error.contains("step 1") && error.contains("overflow") && error.contains("no checkpoint was saved yet"), "{error}");
     assert!(!dir.path().join("run/model.safetensors").exists());
@@ -145,7 +146,7 @@ fn bad_settings_are_named() {
     fails(json!({ "learning-rate": "nan" }), &["learning-rate"]);
     fails(json!({ "learning-rate": "-0.001" }), &["the learning rate is -0.001"]);
     fails(json!({ "dropout": 1.0 }), &["dropout is 1"]);
-    fails(json!({ "warmup-steps": 13 }), &["warm-up"]);
+    fails(json!({ "schedule": "wsd", "decay-steps": 13 }), &["decay (26)", "24 micro-batches"]);
     for dtype in ["bfloat16", "float16"] {
         fails(json!({ "dtype": dtype }), &[dtype, "not supported on the CPU", "float32"]);
     }
@@ -198,9 +199,12 @@ fn a_directory_that_holds_something_is_not_written_over() {
 #[test]
 fn few_steps_need_no_flag_for_the_warm_up() {
     let dir = TempDir::new().unwrap();
-    let mut short = settings(dir.path(), "run", json!({ "max-steps": 3 }));
+    let mut short = settings(dir.path(), "run", json!({ "max-steps": 4, "schedule": "cosine" }));
     short.remove("warmup-steps");
     succeeds(&mut pretrain_command(&short));
+    let records = read_records(&dir.path().join("run/metrics.jsonl")).unwrap();
+    let rates: Vec<f64> = records.iter().filter_map(|record| record.lr).collect();
+    assert!(rates[0] < rates[1] && rates[1] > rates[2] && rates[2] > rates[3], "half of it warms up: {rates:?}");
 }
 
 fn generate(model: &Path, flags: &[&str]) -> Command {

@@ -120,7 +120,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<String>,
-    /// Optimizer steps of linear warm-up [default: tiny 50, others 0]
+    /// Optimizer steps of linear warm-up, at most half of the run [default: tiny 50, others 0]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     warmup_steps: Option<u64>,

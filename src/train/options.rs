@@ -75,8 +75,8 @@ pub struct Options {
     pub learning_rate: f64,
     /// Shape of the learning rate over the run.
     pub schedule: Schedule,
-    /// Optimizer steps of linear warm-up; none: for `tiny` 50, but at most half of the run, for the others 0.
-    pub warmup_steps: Option<u64>,
+    /// Optimizer steps of linear warm-up; in a short run, half of the run at most.
+    pub warmup_steps: u64,
     /// Optimizer steps of the final decay of `wsd`.
     pub decay_steps: u64,
     /// How `wsd` decays.
@@ -169,7 +169,7 @@ impl Options {
             no_packing: false,
             learning_rate: 5e-4,
             schedule: Schedule::MiniMind,
-            warmup_steps: None,
+            warmup_steps: 0,
             decay_steps: 0,
             decay_shape: Decay::default(),
             min_lr_ratio: 0.1,
@@ -202,6 +202,7 @@ impl Options {
                 max_seq_len: 1024,
                 learning_rate: 4e-3,
                 schedule: Schedule::Cosine,
+                warmup_steps: 50,
                 min_lr_ratio: 0.02,
                 beta2: 0.99,
                 weight_decay: 0.1,
@@ -340,15 +341,11 @@ impl Options {
     /// The learning rate over a run of this many micro-batches.
     pub fn learning_rate(&self, micro_batches: u64) -> Result<LearningRate> {
         let in_micro_batches = |steps: u64| steps.saturating_mul(self.accumulation_steps);
-        let usual_warmup = match self.preset {
-            Preset::Tiny => in_micro_batches(50).min(micro_batches / 2),
-            _ => 0,
-        };
         let rate = LearningRate {
             schedule: self.schedule,
             peak: self.learning_rate,
             total: micro_batches,
-            warmup: self.warmup_steps.map_or(usual_warmup, in_micro_batches),
+            warmup: in_micro_batches(self.warmup_steps).min(micro_batches / 2),
             decay: in_micro_batches(self.decay_steps),
             decay_shape: self.decay_shape,
             min_ratio: self.min_lr_ratio,

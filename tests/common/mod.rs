@@ -34,6 +34,7 @@ pub fn settings(dir: &Path, out: &str, changes: Value) -> Map<String, Value> {
         "data-path": [corpus(dir)], "tokenizer": "bytes", "cache-dir": dir.join("cache"), "out-dir": dir.join(out),
         "hidden-size": 32, "num-hidden-layers": 2, "num-attention-heads": 4, "num-key-value-heads": 2, "intermediate-size": 48,
         "max-seq-len": 32, "batch-size": 4, "accumulation-steps": 2, "epochs": 2, "max-steps": 12, "warmup-steps": 2,
+        "schedule": "cosine", "learning-rate": 3e-3, "min-lr-ratio": 0.1, "init-std": 0.02, "val-fraction": 0.05,
         "log-interval": 1, "save-interval": 3, "val-interval": 0, "keep": 3,
     });
     let settings = settings.as_object_mut().unwrap();
