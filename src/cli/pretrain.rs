@@ -88,7 +88,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init: Option<String>,
-    /// Deviation of the first values under normal [default: tiny 0.06, others 0.02]
+    /// Deviation of the first values under normal [default: tiny 0.1, others 0.02]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init_std: Option<f64>,
@@ -140,7 +140,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     beta1: Option<f64>,
-    /// AdamW's second beta [default: tiny 0.99, others 0.999]
+    /// AdamW's second beta [default: tiny 0.98, others 0.999]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     beta2: Option<f64>,

@@ -194,7 +194,7 @@ impl Options {
         };
         match preset {
             Preset::Tiny => Self {
-                init_std: 0.06,
+                init_std: 0.1,
                 epochs: 4,
                 max_steps: Some(1300),
                 batch_size: 1,
@@ -204,7 +204,7 @@ impl Options {
                 schedule: Schedule::Cosine,
                 warmup_steps: 50,
                 min_lr_ratio: 0.02,
-                beta2: 0.99,
+                beta2: 0.98,
                 weight_decay: 0.1,
                 decay_scope: DecayScope::Matrices,
                 val_fraction: 0.02,
