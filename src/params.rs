@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::tensor::{Buffer, DType, Element, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -153,6 +155,9 @@ impl Params {
     }
 }
 
+/// Elements that one parallel task sets to zero.
+const CLEARED: usize = 1 << 18;
+
 /// The gradients of all parameters, in the same layout.
 #[derive(Debug)]
 pub struct Gradients {
@@ -187,8 +192,8 @@ impl Gradients {
     /// Sets all to zero, and forgets which were reached.
     pub fn clear(&mut self) {
         match &mut self.buffer {
-            Buffer::F32(data) => data.fill(0.0),
-            Buffer::F64(data) => data.fill(0.0),
+            Buffer::F32(data) => data.par_chunks_mut(CLEARED).for_each(|data| data.fill(0.0)),
+            Buffer::F64(data) => data.par_chunks_mut(CLEARED).for_each(|data| data.fill(0.0)),
             Buffer::I32(data) => data.fill(0),
         }
         self.reached.fill(false);

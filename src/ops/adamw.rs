@@ -56,11 +56,14 @@ struct Factors<F> {
 
 impl AdamW {
     /// Update number `step` (from 1) with gradients scaled by `grad_scale`; `decayed` says whether λ applies to these parameters.
-    pub fn update<F: Float>(&self, state: State<'_, F>, step: u64, lr: f64, grad_scale: f64, decayed: bool) {
+    ///
+    /// Returns whether every updated parameter is finite.
+    #[must_use]
+    pub fn update<F: Float>(&self, state: State<'_, F>, step: u64, lr: f64, grad_scale: f64, decayed: bool) -> bool {
         let factors = self.factors::<F>(step, lr, grad_scale, decayed);
         let State { params, grads, m, v } = state;
         let tasks = params.par_chunks_mut(TASK).zip(grads.par_chunks(TASK)).zip(m.par_chunks_mut(TASK).zip(v.par_chunks_mut(TASK)));
-        tasks.for_each(|((params, grads), (m, v))| update_slice(params, grads, m, v, factors));
+        tasks.map(|((params, grads), (m, v))| update_slice(params, grads, m, v, factors)).reduce(|| true, |a, b| a & b)
     }
 
     fn factors<F: Float>(&self, step: u64, lr: f64, grad_scale: f64, decayed: bool) -> Factors<F> {
@@ -90,14 +93,18 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 }
 
 vectorized! {
-    fn update_slice<F: Float>(params: &mut [F], grads: &[F], m: &mut [F], v: &mut [F], f: Factors<F>) {
+    /// Returns whether every updated parameter is finite.
+    fn update_slice<F: Float>(params: &mut [F], grads: &[F], m: &mut [F], v: &mut [F], f: Factors<F>) -> bool {
         let one = F::of(1.0);
+        let mut finite = true;
         for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
             let g = g * f.grad_scale;
             *m = f.beta1 * *m + (one - f.beta1) * g;
             *v = f.beta2 * *v + (one - f.beta2) * g * g;
             *p = *p * f.decay - f.step_size * *m / (v.sqrt() * f.v_scale + f.eps);
+            finite &= p.abs() < F::infinity();
         }
+        finite
     }
 
     fn sum_of_squares<F: Float>(x: &[F]) -> f64 {
@@ -136,7 +143,7 @@ mod tests {
         let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
         for step in 1..=5 {
             let g = random_f32([n], 10 + step).data::<f32>().unwrap().to_vec();
-            settings.update(State { params: &mut p, grads: &g, m: &mut m, v: &mut v }, step, 0.01, 0.5, true);
+            assert!(settings.update(State { params: &mut p, grads: &g, m: &mut m, v: &mut v }, step, 0.01, 0.5, true));
             for (e, &g) in expected.iter_mut().zip(&g) {
                 *e = reference(&settings, *e, 0.5 * f64::from(g), step, 0.01);
             }
@@ -149,8 +156,19 @@ mod tests {
     fn decay_is_left_out_where_not_asked() {
         let (mut p, mut m, mut v) = ([2.0f64], [0.0], [0.0]);
         let state = State { params: &mut p, grads: &[0.0], m: &mut m, v: &mut v };
-        AdamW::default().update(state, 1, 0.1, 1.0, false);
+        assert!(AdamW::default().update(state, 1, 0.1, 1.0, false));
         assert_eq!(p, [2.0]);
+    }
+
+    #[test]
+    fn an_update_that_overflows_is_told() {
+        for place in [0, TASK, 2 * TASK - 1] {
+            let n = 2 * TASK;
+            let (mut p, mut g, mut m, mut v) = (vec![1.0f32; n], vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+            g[place] = -1.0;
+            let state = State { params: &mut p, grads: &g, m: &mut m, v: &mut v };
+            assert!(!AdamW::default().update(state, 1, 1e39, 1.0, false), "{place}");
+        }
     }
 
     #[test]

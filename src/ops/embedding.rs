@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::{add, inputs, shape_error};
+use crate::cpu::rows_per_task;
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Float, Tensor};
 use crate::{Error, Result, with_float};
@@ -37,9 +40,8 @@ impl Op for Embedding {
         with_float!("embedding", table.dtype(), F => {
             let data = table.data::<F>()?;
             let y = Tensor::build::<F>([self.ids.len(), hidden], |y| {
-                for (y, &id) in y.chunks_exact_mut(hidden).zip(self.ids.iter()) {
-                    y.copy_from_slice(&data[id as usize * hidden..][..hidden]);
-                }
+                let rows = y.par_chunks_exact_mut(hidden).zip(self.ids.par_iter()).with_min_len(rows_per_task(hidden));
+                rows.for_each(|(y, &id)| y.copy_from_slice(&data[id as usize * hidden..][..hidden]));
             });
             Ok((vec![y], ()))
         })

@@ -2,8 +2,11 @@
 //!
 //! Backward: the ranges' gradients side by side.
 
+use rayon::prelude::*;
+
 use super::{inputs, shape_error};
 use crate::Result;
+use crate::cpu::rows_per_task;
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Float, Tensor};
 use crate::with_float;
@@ -46,7 +49,7 @@ impl Op for Split {
         with_float!("split", dtype, F => {
             let parts = dy.iter().map(|part| part.as_ref().map(|part| part.data::<F>()).transpose()).collect::<Result<Vec<_>>>()?;
             sink.write::<F>(0, |dx, accumulate| {
-                for (r, row) in dx.chunks_exact_mut(cols).enumerate() {
+                dx.par_chunks_exact_mut(cols).with_min_len(rows_per_task(cols)).enumerate().for_each(|(r, row)| {
                     let mut rest = row;
                     for (&width, part) in self.widths.iter().zip(&parts) {
                         let (dx, tail) = rest.split_at_mut(width);
@@ -58,7 +61,7 @@ impl Op for Split {
                             None => dx.fill(F::of(0.0)),
                         }
                     }
-                }
+                });
             })
         })
     }

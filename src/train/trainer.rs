@@ -3,13 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::options::{DecayScope, Options};
 use crate::data::Batch;
 use crate::model::{Dropout, Forward, Model, ModelConfig};
 use crate::ops::adamw::{AdamW, State, clip_factor, global_norm};
-use crate::params::Gradients;
+use crate::params::{Entry, Gradients};
 use crate::rng::Philox;
 use crate::tape::{Checks, Tape};
 use crate::tensor::Recycled;
@@ -114,17 +112,17 @@ impl Trainer {
         let params = self.model.params_mut().flat_mut::<f32>()?;
         let grads = self.gradients.flat::<f32>()?;
         let [m, v] = &mut self.moments;
+        let mut finite = true;
         for (range, decayed) in &self.ranges {
             let r = range.clone();
             let state = State { params: &mut params[r.clone()], grads: &grads[r.clone()], m: &mut m[r.clone()], v: &mut v[r] };
-            self.optimizer.update(state, step, lr, scale, *decayed);
+            finite &= self.optimizer.update(state, step, lr, scale, *decayed);
         }
-        if let Some(at) = params.par_iter().position_first(|value| !value.is_finite()) {
-            let name = self.model.params().layout().entries().iter().find(|entry| entry.range().contains(&at)).map(|e| &e.name);
-            return Err(Error::NonFinite(format!(
-                "step {step}: the update at learning rate {lr} makes {} overflow",
-                name.map_or("a parameter", String::as_str)
-            )));
+        if !finite {
+            let params = self.model.params().flat::<f32>()?;
+            let overflows = |entry: &&Entry| params[entry.range()].iter().any(|value| !value.is_finite());
+            let name = self.model.params().layout().entries().iter().find(overflows).map_or("a parameter", |entry| &entry.name);
+            return Err(Error::NonFinite(format!("step {step}: the update at learning rate {lr} makes {name} overflow")));
         }
         Ok(report)
     }
