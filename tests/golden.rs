@@ -65,3 +65,24 @@ fn a_missing_gradient_is_a_failure() {
     assert_eq!(missing, ["grad.model.norm.weight", "grad.Model.norm.weight"]);
     assert!(comparisons.iter().filter(|c| c.missing.is_some()).all(|c| !c.pass));
 }
+
+#[test]
+fn a_head_that_is_not_the_embedding_contradicts_a_tied_configuration() {
+    use safetensors::tensor::{Dtype, TensorView};
+    let dir = damaged("config.json", 1);
+    std::fs::copy(cases()[0].join("config.json"), dir.path().join("config.json")).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let embedding = tensors.tensor("model.embed_tokens.weight").unwrap();
+    for (flip, fits) in [(0, true), (1, false)] {
+        let mut head = embedding.data().to_vec();
+        head[0] ^= flip;
+        let head = TensorView::new(Dtype::F32, embedding.shape().to_vec(), &head).unwrap();
+        let all = tensors.tensors().into_iter().chain([("lm_head.weight".to_owned(), head)]);
+        safetensors::serialize_to_file(all, None, &path).unwrap();
+        let loaded = ferromind::io::load_model(dir.path());
+        assert_eq!(loaded.is_ok(), fits);
+        assert!(fits || loaded.unwrap_err().to_string().contains("`lm_head.weight` differs"));
+    }
+}

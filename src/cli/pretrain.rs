@@ -214,7 +214,7 @@ pub struct Flags {
     num_workers: Option<usize>,
 }
 
-/// Trains, with a progress bar; Ctrl-C saves and ends.
+/// Trains, with a progress bar; Ctrl-C, SIGTERM and SIGHUP save and end.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::use_threads(flags.num_workers.unwrap_or(0))?;
     let mut settings: Vec<Map<String, Value>> = Vec::new();

@@ -39,5 +39,19 @@ pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     for entry in layout.entries() {
         file.read_f32(&entry.name, &entry.shape, &mut values[entry.range()])?;
     }
+    if config.tie_word_embeddings && file.contains("lm_head.weight") {
+        expect_tied(&file, &params)?;
+    }
     Model::new(config, params)
+}
+
+/// A tied head that is written all the same must be the embedding: one that differs was trained apart from it.
+fn expect_tied(file: &WeightsFile, params: &Params) -> Result<()> {
+    let head = file.f32("lm_head.weight")?;
+    let embedding = params.get("model.embed_tokens.weight").ok_or_else(|| Error::Internal("a model without embedding".into()))?;
+    if head.0 == *embedding.shape() && head.1 == embedding.data::<f32>()? {
+        return Ok(());
+    }
+    let message = "`lm_head.weight` differs from `model.embed_tokens.weight`, but config.json ties them (`tie_word_embeddings`)";
+    Err(Error::format(file.path(), message))
 }

@@ -13,10 +13,10 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-/// Most terms that are summed before they go to C, and most columns of a block: so much of B stays in the level-2 cache. A packed A gets
-/// wider blocks of fewer terms, so that each packed element is used more often.
-const SIZES: (usize, usize) = (512, 512);
-const SIZES_PACKED: (usize, usize) = (256, 1024);
+/// Most terms that are summed before they go to C, and most columns of a block: so much of B, 512 KiB, stays in a level-2 cache of 1 MiB.
+/// A packed A gets wider blocks of fewer terms, so that each packed element is used more often.
+const SIZES: (usize, usize) = (512, 256);
+const SIZES_PACKED: (usize, usize) = (256, 512);
 /// Rows of C below which a row-major B is read where it lies: so few uses do not repay packing.
 const UNPACKED_ROWS: usize = 128;
 /// Terms and columns up to which a column-major A is read where it lies.
