@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         tape.backward(&loss, 1.0, &mut gradients)?;
         drop(table); // it shares the parameters, which are now written
         let state = State { params: params.flat_mut()?, grads: gradients.flat()?, m: &mut m, v: &mut v };
-        AdamW::default().update(state, step, 0.005, 1.0, true);
+        assert!(AdamW::default().update(state, step, 0.005, 1.0, true), "the weights stay finite");
         if step % 10 == 0 {
             println!("step {step:3}  loss {:.4}", loss.value().item()?);
         }
