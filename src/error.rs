@@ -19,9 +19,10 @@ pub enum Error {
     #[error("{0}")]
     Config(String),
 
-    /// A file or directory that could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    /// A file or directory that could not be read or written. The message holds the cause, which is therefore no `source()`:
+    /// whoever prints the chain of errors would print it twice.
+    #[error("{}: {cause}", path.display())]
+    Io { path: PathBuf, cause: std::io::Error },
 
     /// A file whose content is not what its format demands.
     #[error("{}: {message}", path.display())]
@@ -53,8 +54,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An input or output error together with the path that it happened on.
-    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::Io { path: path.as_ref().to_path_buf(), source }
+    pub fn io(path: impl AsRef<Path>, cause: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), cause }
     }
 
     /// A malformed file, named.

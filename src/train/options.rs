@@ -1,5 +1,8 @@
 //! The settings of a pretraining run: one struct for the command line, TOML files and the run's own record.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -371,52 +374,4 @@ fn overlay(mut base: Value, layers: &[Map<String, Value>]) -> Result<Options> {
         serde_json::from_value::<Options>(base.clone()).map_err(|e| Error::config(format!("{name} is {value}: {e}")))?;
     }
     serde_json::from_value(base).map_err(|e| Error::config(format!("settings: {e}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn layer(value: Value) -> Map<String, Value> {
-        value.as_object().unwrap().clone()
-    }
-
-    #[test]
-    fn a_later_layer_wins_and_the_preset_gives_the_rest() {
-        let file = layer(json!({ "preset": "minimind3-64m", "batch-size": 4, "seed": 7 }));
-        let flags = layer(json!({ "batch-size": 8 }));
-        let options = Options::resolve(&[file, flags]).unwrap();
-        assert_eq!((options.batch_size, options.seed, options.max_seq_len), (8, 7, 340));
-        assert_eq!(options.model(6400).unwrap().hidden_size, 768);
-    }
-
-    #[test]
-    fn bad_settings_are_named() {
-        let error = |value| Options::resolve(&[layer(value)]).unwrap_err().to_string();
-        assert!(error(json!({ "batchsize": 1 })).contains("`batchsize`"));
-        assert!(error(json!({ "preset": "huge" })).contains("`huge`"));
-        assert!(error(json!({ "device": "tpu" })).contains("`tpu`"));
-        assert!(error(json!({ "dtype": "bfloat16" })).contains("not supported on the CPU"));
-        assert!(error(json!({ "accumulation-steps": 0 })).contains("accumulation-steps must be at least 1"));
-        assert!(error(json!({ "dropout": 1.5 })).contains("dropout is 1.5"));
-        assert!(error(json!({ "use-moe": 2 })).contains("use-moe is 2"));
-        let odd = Options::resolve(&[layer(json!({ "hidden-size": 100, "num-attention-heads": 8 }))]).unwrap();
-        assert!(odd.model(100).unwrap_err().to_string().contains("must divide hidden-size 100"));
-    }
-
-    #[test]
-    fn a_resumed_run_keeps_what_it_computes() {
-        let saved = Options::recipe(Preset::Tiny);
-        let same = Options::resolve_resumed(&saved, &[layer(json!({ "keep": 5, "from-resume": 1, "seed": 42 }))]).unwrap();
-        assert_eq!(same.keep, 5);
-        let error = Options::resolve_resumed(&saved, &[layer(json!({ "learning-rate": 1.0 }))]).unwrap_err().to_string();
-        assert!(error.contains("learning-rate 0.004"), "{error}");
-    }
-
-    #[test]
-    fn published_sizes_can_be_reached_by_flags() {
-        let options = Options::resolve(&[layer(json!({ "preset": "minimind2-26m", "hidden-size": 640, "use-moe": 1 }))]).unwrap();
-        assert_eq!(options.model(6400).unwrap(), Preset::MiniMind2Moe.config(6400));
-    }
 }

@@ -110,7 +110,7 @@ pub fn replace_root_file(dir: &Path, name: &str, content: Content<'_>) -> Result
     replace().map_err(|error| {
         let _ = fs::remove_file(&partial); // gone already if the rename was done
         match error {
-            Error::Io { source, .. } => Error::io(&path, source),
+            Error::Io { cause, .. } => Error::io(&path, cause),
             other => other,
         }
     })

@@ -94,9 +94,9 @@ impl Store {
     /// error, such as a full disk, the message names the file, nothing of the new checkpoint is left, and the earlier ones are whole.
     pub fn save(&mut self, step: u64, files: &[(&str, Content<'_>)]) -> Result<()> {
         let saved = self.write(step, files).map_err(|error| match error {
-            Error::Io { path, source } => {
-                let message = format!("{source} (the checkpoint of step {step} was not saved; the earlier ones are whole)");
-                Error::io(path, io::Error::new(source.kind(), message))
+            Error::Io { path, cause } => {
+                let message = format!("{cause} (the checkpoint of step {step} was not saved; the earlier ones are whole)");
+                Error::io(path, io::Error::new(cause.kind(), message))
             }
             other => other,
         });
