@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Bits, Watcher, bits, newest_checkpoint, pretrain_command, settings, text};
+use ferromind::data::Tokenizer;
 use ferromind::rng::Philox;
 use ferromind::train::pretrain;
 use serde_json::{Map, Value, json};
@@ -193,6 +194,41 @@ fn a_run_on_other_weights_goes_on_without_them() {
     assert_eq!(bits(&run_dir), expected);
 }
 
+#[test]
+fn weights_bring_their_tokenizer() {
+    let dir = TempDir::new().unwrap();
+    let known = Tokenizer::train([Ok("the cat sees a small bird and sings ".repeat(20))].into_iter(), 280).unwrap();
+    known.save(dir.path().join("known")).unwrap();
+    let first = settings(dir.path(), "first", json!({ "max-steps": 2, "tokenizer": dir.path().join("known") }));
+    let first = run(&first, &mut Watcher::default()).unwrap();
+    let mut second = settings(dir.path(), "second", json!({ "max-steps": 2, "from-weight": first }));
+    second.remove("tokenizer");
+    let run_dir = run(&second, &mut Watcher::default()).unwrap();
+    assert_eq!(Tokenizer::load(&run_dir).unwrap().fingerprint(), known.fingerprint());
+    // They may be gone when the run is resumed.
+    fs::remove_dir_all(&first).unwrap();
+    run(&resumed(&second, json!({})), &mut Watcher::default()).unwrap();
+    // Without one, bytes would be a guess.
+    fs::remove_file(run_dir.join("tokenizer.json")).unwrap();
+    let mut third = settings(dir.path(), "third", json!({ "max-steps": 2, "from-weight": run_dir }));
+    third.remove("tokenizer");
+    let message = run(&third, &mut Watcher::default()).unwrap_err().to_string();
+    assert!(message.contains("holds no tokenizer.json"), "{message}");
+    // Another one is the user's choice, even where the model may write what it has no text for.
+    third.insert("tokenizer".into(), json!("bytes"));
+    run(&third, &mut Watcher::default()).unwrap();
+}
+
+#[test]
+fn a_run_at_its_end_says_again_how_it_ended() {
+    let dir = TempDir::new().unwrap();
+    let settings = settings(dir.path(), "run", json!({}));
+    let ended = pretrain(&[settings.clone()], &mut Watcher::default()).unwrap();
+    let again = pretrain(&[resumed(&settings, json!({ "keep": 1 }))], &mut Watcher::default()).unwrap();
+    assert_eq!((again.loss, again.val_loss), (ended.loss, ended.val_loss));
+    assert!(again.loss.is_some() && again.val_loss.is_some());
+}
+
 /// Starts the program and kills it after a while, again and again, each time going on, until it comes to its end.
 #[test]
 fn kill_9_at_random_moments_leaves_the_same_bits() {
@@ -227,8 +263,8 @@ fn ctrl_c_saves_and_tells_how_to_go_on() {
     let settings = settings(dir.path(), "run", changes);
     let mut child = pretrain_command(&settings).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // A line every fifty steps: it is at work.
-    assert!(lines.by_ref().any(|line| line.unwrap().starts_with("step 50:")));
+    // A line after the first step: it is at work.
+    assert!(lines.by_ref().any(|line| line.unwrap().starts_with("step 1:")));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     let output = child.wait_with_output().unwrap();

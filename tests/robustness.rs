@@ -177,6 +177,7 @@ fn bad_settings_are_named() {
     };
     toml("batchsize = 4", &["there is no setting called `batchsize`"]);
     toml("seed = \"one\"", &["seed is \"one\""]);
+    toml("num-workers = 100000", &["num-workers is 100000", "at most 1024"]);
     toml("seed = ", &["settings.toml"]);
 }
 

@@ -50,8 +50,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// More threads than any machine has cores: such a number is a slip, and would take minutes to begin.
+const MOST_THREADS: usize = 1024;
+
 /// Sets the number of threads; 0 leaves one for each core.
 fn use_threads(threads: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(threads <= MOST_THREADS, "num-workers is {threads}; it must be at most {MOST_THREADS}");
     if threads > 0 {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 use ferromind::train::{Event, Observer, pretrain};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -32,7 +32,8 @@ pub struct Flags {
     #[arg(long, num_args = 1.., value_name = "FILE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     data_path: Vec<PathBuf>,
-    /// "bytes" (the default with --data-path: 259 entries, no training), or a tokenizer.json or its directory
+    /// "bytes" (the default with --data-path: 259 entries, no training), or a tokenizer.json or its directory; with --from-weight,
+    /// the default is that of the weights
     #[arg(long, value_name = "DIR|bytes")]
     #[serde(skip_serializing_if = "Option::is_none")]
     tokenizer: Option<String>,
@@ -216,7 +217,6 @@ pub struct Flags {
 
 /// Trains, with a progress bar; Ctrl-C, SIGTERM and SIGHUP save and end.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
-    super::use_threads(flags.num_workers.unwrap_or(0))?;
     let mut settings: Vec<Map<String, Value>> = Vec::new();
     if let Some(path) = &flags.config {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -226,6 +226,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         Value::Object(given) => settings.push(given),
         other => anyhow::bail!("flags are not a table: {other}"),
     }
+    let threads = settings.iter().rev().find_map(|layer| layer.get("num-workers")?.as_u64());
+    super::use_threads(usize::try_from(threads.unwrap_or(0))?)?;
     let stop = Arc::new(AtomicBool::new(false));
     let handler = stop.clone();
     ctrlc::set_handler(move || {
@@ -261,11 +263,16 @@ struct Screen {
     stop: Arc<AtomicBool>,
     said_stopping: bool,
     val_loss: Option<f64>,
+    /// When the last line about a step was written; only where there is no terminal.
+    last_line: Option<Instant>,
 }
+
+/// Without a terminal, a line after the first step and one now and then say how far the run is, however long its steps take.
+const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
 impl Screen {
     fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { bar: ProgressBar::hidden(), stop, said_stopping: false, val_loss: None }
+        Self { bar: ProgressBar::hidden(), stop, said_stopping: false, val_loss: None, last_line: None }
     }
 
     fn bar(&mut self, len: u64, template: &str) {
@@ -316,11 +323,12 @@ impl Observer for Screen {
             }
             Event::Rejected(name, reason) => self.line(format!("checkpoint {name} was refused: {reason}")),
             Event::Step { step, record, time_left } => {
-                let left = time_left.map_or(String::new(), |left| format!(", {} s left", left.as_secs()));
+                let left = time_left.map_or(String::new(), |left| format!(", {} left", FormattedDuration(left)));
                 let val = self.val_loss.map_or(String::new(), |loss| format!(", val {loss:.3}"));
                 let (loss, tok_s) = (record.loss.unwrap_or(f64::NAN), record.tok_s.unwrap_or(0.0));
                 let message = format!("loss {loss:.3}{val}, {tok_s:.0} tokens/s{left}");
-                if self.bar.is_hidden() && step.is_multiple_of(50) {
+                if self.bar.is_hidden() && self.last_line.is_none_or(|last| last.elapsed() >= BETWEEN_LINES) {
+                    self.last_line = Some(Instant::now());
                     say!("step {step}: {message}");
                 }
                 self.bar.set_position(step);

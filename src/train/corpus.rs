@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::first_model::weights_dir;
 use super::options::Options;
 use crate::data::stories::{DEFAULT_COUNT, Stories, Story};
 use crate::data::{Dataset, Loader, Shard, ShardOptions, Tokenizer, View, default_cache_dir};
@@ -40,11 +41,29 @@ pub fn stories_tokenizer() -> Result<Tokenizer> {
     Tokenizer::train(stories().iter().map(|story| Ok(story.text)), STORIES_VOCAB)
 }
 
+/// The tokenizer that the weights of `from-weight` know; once the run has it in its own directory, that one, as the weights may
+/// be gone by the time it is resumed.
+fn weights_tokenizer(options: &Options) -> Result<Tokenizer> {
+    let weights = weights_dir(options);
+    match [&options.out_dir, &weights].into_iter().find(|dir| dir.join("tokenizer.json").is_file()) {
+        Some(dir) => Tokenizer::load(dir),
+        None if weights.is_dir() => Err(Error::config(format!(
+            "{} holds no tokenizer.json; name the tokenizer of its weights by tokenizer",
+            weights.display()
+        ))),
+        None => Err(Error::config(format!(
+            "from-weight: {} is not a directory; name a model's, or a run beside this",
+            weights.display()
+        ))),
+    }
+}
+
 impl Corpus {
     /// Loads or makes the tokenizer, tokenizes what is not cached (`progress` hears bytes done and bytes in all), and splits.
     pub fn prepare(options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let embedded = options.data_path.is_empty();
         let tokenizer = match options.tokenizer.as_deref() {
+            None if options.from_weight != "none" => weights_tokenizer(options)?,
             None if embedded => stories_tokenizer()?,
             None | Some("bytes") => Tokenizer::bytes()?,
             Some(path) => Tokenizer::load(path)?,

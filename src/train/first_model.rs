@@ -59,7 +59,7 @@ fn expect_shape(options: &Options, has: &ModelConfig) -> Result<()> {
 }
 
 /// `from-weight` as a path, or as the name of a run beside this one.
-fn weights_dir(options: &Options) -> PathBuf {
+pub(super) fn weights_dir(options: &Options) -> PathBuf {
     let path = PathBuf::from(&options.from_weight);
     let beside = options.out_dir.parent().map(|parent| parent.join(&options.from_weight));
     match beside {

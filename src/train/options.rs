@@ -32,7 +32,8 @@ pub struct Options {
     pub preset: Preset,
     /// Text and JSON-lines files; none: the embedded stories.
     pub data_path: Vec<PathBuf>,
-    /// `bytes`, or a `tokenizer.json` or its directory; none: bytes, or for the stories a vocabulary trained on them.
+    /// `bytes`, or a `tokenizer.json` or its directory; none: that of `from-weight`, else bytes, or for the
+    /// stories a vocabulary trained on them.
     pub tokenizer: Option<String>,
     /// The run directory.
     pub out_dir: PathBuf,
@@ -367,8 +368,13 @@ impl Options {
 fn overlay(mut base: Value, layers: &[Map<String, Value>]) -> Result<Options> {
     for (name, value) in layers.iter().flatten() {
         match base.get_mut(name) {
+            Some(Value::Array(paths)) if value.is_string() => *paths = vec![value.clone()],
             Some(slot) => *slot = value.clone(),
-            None => return Err(Error::config(format!("there is no setting called `{name}`"))),
+            None => {
+                let hyphens = name.replace('_', "-");
+                let hint = if base.get(&hyphens).is_some() { format!("; did you mean `{hyphens}`?") } else { String::new() };
+                return Err(Error::config(format!("there is no setting called `{name}`{hint}")));
+            }
         }
         // One at a time, so that the message can name it. JSON writes a number that is not finite as null.
         serde_json::from_value::<Options>(base.clone()).map_err(|e| Error::config(format!("{name} is {value}: {e}")))?;

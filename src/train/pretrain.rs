@@ -164,7 +164,13 @@ impl Run {
         // The run may have been stopped between a checkpoint and the root, or the newest checkpoint refused.
         state::write_root_weights(&run_dir, &trainer)?;
         let (log, events) = (MetricsLog::resume(&run_dir, progress.step)?, EventWriter::create(&run_dir, Some(progress.step))?);
-        Self::assemble(options, corpus, trainer, store, progress, total, log, events, observer)
+        let records = read_records(&run_dir.join(FILE_NAME))?;
+        let progress = Progress { options: options.clone(), ..progress };
+        Ok(Self {
+            last_loss: records.iter().rev().find_map(|record| record.loss),
+            last_val_loss: records.iter().rev().find_map(|record| record.val_loss),
+            ..Self::assemble(options, corpus, trainer, store, progress, total, log, events, observer)?
+        })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -344,7 +350,9 @@ impl Run {
         }
         let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: self.options.seed, ..Sampling::default() };
         let generation = Generation::new(self.trainer.model(), &prompt, sampling, self.options.max_seq_len)?;
-        let tokens = generation.collect::<Result<Vec<u32>>>()?;
+        let mut tokens = generation.collect::<Result<Vec<u32>>>()?;
+        // Weights that came with a larger vocabulary may write tokens that this tokenizer has no text for.
+        tokens.retain(|&id| tokenizer.token(id).is_some());
         Ok((String::new(), tokenizer.decode(&tokens, true)?))
     }
 

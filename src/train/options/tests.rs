@@ -18,6 +18,7 @@ fn a_later_layer_wins_and_the_preset_gives_the_rest() {
 fn bad_settings_are_named() {
     let error = |value| Options::resolve(&[layer(value)]).unwrap_err().to_string();
     assert!(error(json!({ "batchsize": 1 })).contains("`batchsize`"));
+    assert!(error(json!({ "batch_size": 1 })).contains("did you mean `batch-size`?"));
     assert!(error(json!({ "preset": "huge" })).contains("`huge`"));
     assert!(error(json!({ "device": "tpu" })).contains("`tpu`"));
     assert!(error(json!({ "dtype": "bfloat16" })).contains("not supported on the CPU"));
@@ -41,4 +42,10 @@ fn a_resumed_run_keeps_what_it_computes() {
 fn published_sizes_can_be_reached_by_flags() {
     let options = Options::resolve(&[layer(json!({ "preset": "minimind2-26m", "hidden-size": 640, "use-moe": 1 }))]).unwrap();
     assert_eq!(options.model(6400).unwrap(), Preset::MiniMind2Moe.config(6400));
+}
+
+#[test]
+fn one_file_needs_no_list() {
+    let options = Options::resolve(&[layer(json!({ "data-path": "corpus.jsonl" }))]).unwrap();
+    assert_eq!(options.data_path, [PathBuf::from("corpus.jsonl")]);
 }
