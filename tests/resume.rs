@@ -197,7 +197,7 @@ fn a_run_on_other_weights_goes_on_without_them() {
 #[test]
 fn weights_bring_their_tokenizer() {
     let dir = TempDir::new().unwrap();
-    let known = Tokenizer::train([Ok("the cat sees a small bird and sings ".repeat(20))].into_iter(), 280).unwrap();
+    let known = Tokenizer::train([Ok("the cat sees a small bird and sings ".repeat(20))], 280).unwrap();
     known.save(dir.path().join("known")).unwrap();
     let first = settings(dir.path(), "first", json!({ "max-steps": 2, "tokenizer": dir.path().join("known") }));
     let first = run(&first, &mut Watcher::default()).unwrap();
@@ -223,7 +223,7 @@ fn weights_bring_their_tokenizer() {
 fn a_run_at_its_end_says_again_how_it_ended() {
     let dir = TempDir::new().unwrap();
     let settings = settings(dir.path(), "run", json!({}));
-    let ended = pretrain(&[settings.clone()], &mut Watcher::default()).unwrap();
+    let ended = pretrain(std::slice::from_ref(&settings), &mut Watcher::default()).unwrap();
     let again = pretrain(&[resumed(&settings, json!({ "keep": 1 }))], &mut Watcher::default()).unwrap();
     assert_eq!((again.loss, again.val_loss), (ended.loss, ended.val_loss));
     assert!(again.loss.is_some() && again.val_loss.is_some());

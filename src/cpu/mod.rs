@@ -3,7 +3,7 @@
 pub mod gemm;
 pub(crate) mod simd;
 
-pub(crate) use simd::vectorized;
+pub(crate) use simd::{reduce, vectorized};
 
 /// Rows that one parallel task takes of a row-wise operation over `cols` columns: about 16 Ki elements.
 ///

@@ -1,5 +1,10 @@
 //! Loops compiled once per instruction set, chosen at run time: one binary runs everywhere, and fast.
 
+use std::iter::Sum;
+use std::ops::AddAssign;
+
+use num_traits::Float;
+
 /// The widest instruction set that this processor has and that the loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -30,10 +35,27 @@ pub(crate) fn level() -> Level {
     Level::Baseline
 }
 
+/// Partial sums of a reduction: the compiler never reorders float additions, and one sum would not vectorise.
+const LANES: usize = 16;
+
+/// Σ f(a, b) over two slices of one length; for the body of a [`vectorized!`] function.
+#[inline(always)]
+pub(crate) fn reduce<F: Float + AddAssign + Sum>(a: &[F], b: &[F], f: impl Fn(F, F) -> F) -> F {
+    let mut lanes = [F::zero(); LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail: F = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&a, &b)| f(a, b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for l in 0..LANES {
+            lanes[l] += f(a[l], b[l]);
+        }
+    }
+    lanes.iter().copied().sum::<F>() + tail
+}
+
 /// Defines functions over a float type whose loops the compiler vectorises anew for each instruction set.
 ///
 /// The body is written as plain Rust. Helpers that it calls in a loop must be `#[inline(always)]`, or they keep the baseline's
-/// instructions. Reductions keep several partial sums, as the compiler never reorders float additions.
+/// instructions. Reductions keep several partial sums, as [`reduce`] does.
 macro_rules! vectorized {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident<$F:ident: $bound:path>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)+) => {$(
         $(#[$meta])*

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{expect_shape, inputs, shape_error};
 use crate::Result;
-use crate::cpu::{rows_per_task, vectorized};
+use crate::cpu::{reduce, rows_per_task, vectorized};
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Float, Tensor};
 use crate::with_float;
@@ -141,23 +141,6 @@ impl Saved {
             Ok(dx)
         })
     }
-}
-
-/// Partial sums that a reduction keeps, so that it vectorises.
-const LANES: usize = 16;
-
-/// Σ f(a, b) over two slices of one length.
-#[inline(always)]
-fn reduce<F: Float>(a: &[F], b: &[F], f: impl Fn(F, F) -> F) -> F {
-    let mut lanes = [F::of(0.0); LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: F = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&a, &b)| f(a, b)).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for l in 0..LANES {
-            lanes[l] += f(a[l], b[l]);
-        }
-    }
-    lanes.iter().copied().sum::<F>() + tail
 }
 
 vectorized! {

@@ -1,82 +1,14 @@
 //! The kernels on AVX2 with FMA: 6 × 16 tiles, 12 of the 16 registers accumulate.
 #![allow(unsafe_code)]
 
-use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn, tile_table};
+use super::isa::isa;
+use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn};
 use super::pack::{self, Pack};
 use std::arch::x86_64::*;
 
-/// Proof that the processor has AVX2 and FMA.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Avx2(());
-
-impl Avx2 {
-    /// The proof, if the processor has both.
-    pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
-    }
-}
-
-static TILES: [[[TileFn; 2]; 2]; Avx2::MR] = tile_table!(run_tile: 1 2 3 4 5 6);
-
-impl Isa for Avx2 {
-    const MR: usize = 6;
-    const NR: usize = 16;
-
-    #[inline]
-    fn tile(self, tile: Tile) {
-        let (rows, cols) = (tile.rows, tile.cols);
-        let raw = tile.check(Self::MR, Self::LANES);
-        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
-        unsafe { TILES[rows - 1][(cols > Self::LANES) as usize][cols.is_multiple_of(Self::LANES) as usize](&raw) }
-    }
-
-    fn dots(self, mut dots: Dots) {
-        dots.check();
-        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
-        unsafe { run_dots(&mut dots) }
-    }
-
-    fn pack(self, mut pack: Pack) {
-        pack.check(Self::LANES);
-        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
-        unsafe { run_pack(&mut pack) }
-    }
-
-    fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-        // SAFETY: `self` proves the instruction set.
-        unsafe { run_transpose(rows, cols, src, src_stride, dst, dst_stride) }
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_tile<const ROWS: usize, const VECS: usize, const FULL: bool>(t: &RawTile) {
-    // SAFETY: the caller's.
-    unsafe { kernel::tile::<Avx2, ROWS, VECS, FULL>(t) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_dots(d: &mut Dots) {
-    // SAFETY: the caller's.
-    unsafe {
-        match d.rows {
-            1 => kernel::dots::<Avx2, 1>(d),
-            2 => kernel::dots::<Avx2, 2>(d),
-            3 => kernel::dots::<Avx2, 3>(d),
-            _ => kernel::dots::<Avx2, 4>(d),
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_pack(t: &mut Pack) {
-    // SAFETY: the caller's.
-    unsafe { pack::pack::<Avx2>(t) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_transpose(rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-    // SAFETY: the caller's.
-    unsafe { pack::transpose::<Avx2>(rows, cols, src, src_stride, dst, dst_stride) }
+isa! {
+    /// Proof that the processor has AVX2 and FMA.
+    Avx2, "avx2,fma", (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")), rows: 1 2 3 4 5 6
 }
 
 // SAFETY, for each block: the trait's contract, that the processor has AVX2 and FMA and that the pointers are good.

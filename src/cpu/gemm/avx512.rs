@@ -1,82 +1,14 @@
 //! The kernels on AVX-512: 14 × 32 tiles, 28 of the 32 registers accumulate.
 #![allow(unsafe_code)]
 
-use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn, tile_table};
+use super::isa::isa;
+use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn};
 use super::pack::{self, Pack};
 use std::arch::x86_64::*;
 
-/// Proof that the processor has AVX-512F.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Avx512(());
-
-impl Avx512 {
-    /// The proof, if the processor has AVX-512F.
-    pub fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
-    }
-}
-
-static TILES: [[[TileFn; 2]; 2]; Avx512::MR] = tile_table!(run_tile: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-
-impl Isa for Avx512 {
-    const MR: usize = 14;
-    const NR: usize = 32;
-
-    #[inline]
-    fn tile(self, tile: Tile) {
-        let (rows, cols) = (tile.rows, tile.cols);
-        let raw = tile.check(Self::MR, Self::LANES);
-        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
-        unsafe { TILES[rows - 1][(cols > Self::LANES) as usize][cols.is_multiple_of(Self::LANES) as usize](&raw) }
-    }
-
-    fn dots(self, mut dots: Dots) {
-        dots.check();
-        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
-        unsafe { run_dots(&mut dots) }
-    }
-
-    fn pack(self, mut pack: Pack) {
-        pack.check(Self::LANES);
-        // SAFETY: `self` proves the instruction set, and the bounds were just checked.
-        unsafe { run_pack(&mut pack) }
-    }
-
-    fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-        // SAFETY: `self` proves the instruction set.
-        unsafe { run_transpose(rows, cols, src, src_stride, dst, dst_stride) }
-    }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn run_tile<const ROWS: usize, const VECS: usize, const FULL: bool>(t: &RawTile) {
-    // SAFETY: the caller's.
-    unsafe { kernel::tile::<Avx512, ROWS, VECS, FULL>(t) }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn run_dots(d: &mut Dots) {
-    // SAFETY: the caller's.
-    unsafe {
-        match d.rows {
-            1 => kernel::dots::<Avx512, 1>(d),
-            2 => kernel::dots::<Avx512, 2>(d),
-            3 => kernel::dots::<Avx512, 3>(d),
-            _ => kernel::dots::<Avx512, 4>(d),
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn run_pack(t: &mut Pack) {
-    // SAFETY: the caller's.
-    unsafe { pack::pack::<Avx512>(t) }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn run_transpose(rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-    // SAFETY: the caller's.
-    unsafe { pack::transpose::<Avx512>(rows, cols, src, src_stride, dst, dst_stride) }
+isa! {
+    /// Proof that the processor has AVX-512F.
+    Avx512, "avx512f", is_x86_feature_detected!("avx512f"), rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14
 }
 
 // SAFETY, for each block: the trait's contract, that the processor has AVX-512F and that the pointers are good.

@@ -1,7 +1,7 @@
 //! The innermost loops, written once over a vector type: the register tile and the dot products of few rows.
 //!
-//! `avx512.rs` and `avx2.rs` supply the vectors and compile these functions with their instruction set switched on; the functions are
-//! `#[inline(always)]` for that reason. [`Isa`]'s methods are the safe way in: they check every bound before the first pointer moves.
+//! `avx512.rs` and `avx2.rs` supply the vectors, and `isa.rs` compiles these functions with their instruction set switched on; the
+//! functions are `#[inline(always)]` for that reason. [`Isa`]'s methods are the safe way in: they check every bound before the first pointer moves.
 #![allow(unsafe_code)]
 // The registers are arrays indexed by constants; iterators over several of them at once would hide the formula.
 #![allow(clippy::needless_range_loop)]
@@ -313,13 +313,5 @@ unsafe fn dot_block<S: Simd, const ROWS: usize, const COLS: usize>(d: &mut Dots,
     }
 }
 
-/// The table of tile functions of an instruction set, by rows − 1, vectors − 1 and whether the last vector is whole.
-macro_rules! tile_table {
-    ($run:ident: $($rows:literal)*) => {
-        [$([[$run::<$rows, 1, false>, $run::<$rows, 1, true>], [$run::<$rows, 2, false>, $run::<$rows, 2, true>]]),*]
-    };
-}
-pub(super) use tile_table;
-
-/// A tile function of the table.
+/// [`tile`] of one size, compiled for one instruction set.
 pub(super) type TileFn = unsafe fn(&RawTile);

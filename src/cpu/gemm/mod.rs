@@ -16,6 +16,8 @@ mod avx512;
 mod blocked;
 mod fallback;
 #[cfg(target_arch = "x86_64")]
+mod isa;
+#[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod pack;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Routing;
 use crate::Result;
-use crate::cpu::{rows_per_task, vectorized};
+use crate::cpu::{reduce, rows_per_task, vectorized};
 use crate::ops::{expect_shape, inputs, shape_error};
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Float, Tensor};
@@ -94,9 +94,6 @@ impl Op for Combine {
     }
 }
 
-/// Partial sums of a dot product, so that it vectorises.
-const LANES: usize = 16;
-
 vectorized! {
     /// `y += a·x`.
     fn add_scaled<F: Float>(y: &mut [F], a: F, x: &[F]) {
@@ -107,15 +104,7 @@ vectorized! {
 
     /// ⟨a, b⟩ of two slices of one length.
     fn dot<F: Float>(a: &[F], b: &[F]) -> F {
-        let mut lanes = [F::of(0.0); LANES];
-        let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let tail: F = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&a, &b)| a * b).sum();
-        for (a, b) in a_chunks.zip(b_chunks) {
-            for l in 0..LANES {
-                lanes[l] += a[l] * b[l];
-            }
-        }
-        lanes.iter().copied().sum::<F>() + tail
+        reduce(a, b, |a, b| a * b)
     }
 }
 
