@@ -1,5 +1,6 @@
 //! `ferromind pretrain`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -234,6 +235,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         if handler.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
+        // At once: the step in progress, or the tokenizing before the first, may take minutes.
+        let _ = writeln!(std::io::stderr(), "\nstopping: after this step a checkpoint is saved (Ctrl-C again to leave at once)");
     })?;
     let mut screen = Screen::new(stop);
     let summary = pretrain(&settings, &mut screen)?;
@@ -261,7 +264,6 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 struct Screen {
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
-    said_stopping: bool,
     val_loss: Option<f64>,
     /// When the last line about a step was written; only where there is no terminal.
     last_line: Option<Instant>,
@@ -272,7 +274,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
 impl Screen {
     fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { bar: ProgressBar::hidden(), stop, said_stopping: false, val_loss: None, last_line: None }
+        Self { bar: ProgressBar::hidden(), stop, val_loss: None, last_line: None }
     }
 
     fn bar(&mut self, len: u64, template: &str) {
@@ -343,11 +345,6 @@ impl Observer for Screen {
     }
 
     fn stop_requested(&mut self) -> bool {
-        let stop = self.stop.load(Ordering::SeqCst);
-        if stop && !self.said_stopping {
-            self.said_stopping = true;
-            self.line("stopping: saving a checkpoint (Ctrl-C again to leave at once)".to_owned());
-        }
-        stop
+        self.stop.load(Ordering::SeqCst)
     }
 }

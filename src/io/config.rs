@@ -105,7 +105,7 @@ impl Fields<'_> {
             max_position_embeddings,
             rope_theta: self.rope_theta(if own_form { 1e6 } else { 1e4 })?,
             rope_scaling: self.rope_scaling(own_form)?,
-            rms_norm_eps: self.f64("rms_norm_eps")?.unwrap_or(base.rms_norm_eps),
+            rms_norm_eps: self.f64("rms_norm_eps")?.unwrap_or(if own_form { base.rms_norm_eps } else { 1e-6 }),
             hidden_act: match self.text("hidden_act")? {
                 None => Activation::Silu,
                 Some(name) => name.parse().map_err(|e: Error| self.error(e.to_string()))?,
@@ -145,6 +145,13 @@ impl Fields<'_> {
             || self.get("mlp_only_layers").and_then(Value::as_array).is_some_and(|layers| !layers.is_empty())
         {
             return Err(self.error("models whose layers are partly dense and partly experts are not supported"));
+        }
+        if self.get("layer_types").and_then(Value::as_array).is_some_and(|types| types.iter().any(|kind| kind != "full_attention"))
+        {
+            return Err(self.error("`layer_types` names layers of another kind than full_attention, which is not supported"));
+        }
+        if let Some(part) = self.f64("partial_rotary_factor")?.filter(|&part| part != 1.0) {
+            return Err(self.error(format!("`partial_rotary_factor` is {part}; rotation of whole heads is supported")));
         }
         match self.text("scoring_func")? {
             None | Some("softmax") => Ok(()),
@@ -319,4 +326,45 @@ pub fn generation_config_to_json(config: &ModelConfig) -> Value {
         "temperature": 0.85,
         "top_p": 0.85,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Llama's configuration with `changes` laid over it, read.
+    fn read(changes: Value) -> Result<ModelConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let mut json = config_to_json(&ModelConfig::minimind2(64, 2, 300));
+        json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        std::fs::write(&path, json.to_string()).unwrap();
+        read_config(path, &[])
+    }
+
+    #[test]
+    fn what_would_change_the_model_is_refused_by_its_name() {
+        assert_eq!(read(json!({})).unwrap(), ModelConfig::minimind2(64, 2, 300));
+        for (name, harmless, other) in [
+            ("attention_bias", json!(null), json!(true)),
+            ("mlp_bias", json!(0), json!(true)),
+            ("use_sliding_window", json!(false), json!(true)),
+            ("layer_types", json!(["full_attention", "full_attention"]), json!(["full_attention", "sliding_attention"])),
+            ("partial_rotary_factor", json!(1.0), json!(0.5)),
+            ("scoring_func", json!("softmax"), json!("sigmoid")),
+            ("rope_scaling", json!({ "rope_type": "default" }), json!({ "rope_type": "llama3" })),
+            ("model_type", json!("llama"), json!("gemma")),
+            ("hidden_act", json!("silu"), json!("tanh")),
+        ] {
+            assert!(read(json!({ name: harmless })).is_ok(), "{name}");
+            let message = read(json!({ name: other })).unwrap_err().to_string();
+            assert!(message.contains("support") || message.contains("tanh"), "{name}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_a_public_configuration_leaves_out_is_what_its_library_takes() {
+        let config = read(json!({ "rms_norm_eps": null, "rope_theta": null, "tie_word_embeddings": null })).unwrap();
+        assert_eq!((config.rms_norm_eps, config.rope_theta, config.tie_word_embeddings), (1e-6, 1e4, false));
+    }
 }
