@@ -360,11 +360,22 @@ impl Run {
         let run_dir = &self.options.out_dir;
         let records = read_records(&run_dir.join(FILE_NAME))?;
         let settings = serde_json::to_value(&self.options).map_err(|e| Error::Internal(e.to_string()))?;
-        let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let mut settings: Vec<(String, String)> =
-            settings.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), shown(v))).collect();
-        let params = self.trainer.model().params().layout().len();
-        settings.insert(0, ("parameters".into(), format!("{:.2} M", params as f64 / 1e6)));
+        let shown = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Array(values) if values.is_empty() => "the embedded stories".to_owned(),
+            other => other.to_string(),
+        };
+        let (model, params) = (self.trainer.model().config(), self.trainer.model().params().layout().len());
+        let sizes = [
+            ("parameters", format!("{:.2} M", params as f64 / 1e6)),
+            ("layers", model.num_hidden_layers.to_string()),
+            ("width", model.hidden_size.to_string()),
+            ("vocabulary", model.vocab_size.to_string()),
+        ];
+        let given = settings.as_object().into_iter().flatten().filter(|(name, value)| !value.is_null() && *name != "from-resume");
+        let settings = given.map(|(name, value)| (name.clone(), shown(value)));
+        let settings: Vec<(String, String)> =
+            sizes.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(settings).collect();
         let title = format!("ferromind: {}", self.options.save_weight);
         Report { title: &title, records: &records, settings: &settings, samples: std::slice::from_ref(sample) }.write(run_dir)
     }
