@@ -56,6 +56,7 @@ impl Param {
 #[derive(Debug, Default, Clone)]
 pub struct Layout {
     entries: Vec<Entry>,
+    fused: Vec<Entry>,
     len: usize,
 }
 
@@ -77,6 +78,26 @@ impl Layout {
         });
         let rows = rows.sum();
         Param { offset, shape: [rows, cols].into() }
+    }
+
+    /// Gives neighbours that were added a public name together: some files hold them as one tensor.
+    pub(crate) fn name_fused(&mut self, name: impl Into<String>, param: &Param) {
+        self.fused.push(Entry { name: name.into(), shape: param.shape.clone(), offset: param.offset });
+    }
+
+    /// The names of neighbours together. Their elements are among those of [`Layout::entries`].
+    pub fn fused(&self) -> &[Entry] {
+        &self.fused
+    }
+
+    /// The parameters as a file holds them: neighbours together where `contains` has their common name, else one by one.
+    pub fn as_stored(&self, contains: impl Fn(&str) -> bool) -> Vec<&Entry> {
+        let fused: Vec<_> = self.fused.iter().filter(|entry| contains(&entry.name)).collect();
+        let covered = |entry: &Entry| fused.iter().any(|fused| fused.range().contains(&entry.offset));
+        let mut stored: Vec<_> = self.entries.iter().filter(|entry| !covered(entry)).collect();
+        stored.extend(&fused);
+        stored.sort_by_key(|entry| entry.offset);
+        stored
     }
 
     /// Elements so far.
@@ -239,4 +260,21 @@ impl Gradients {
 
 fn wrong_dtype(expected: DType, got: DType) -> Error {
     Error::DType { op: "params", argument: "values", expected: expected.to_string(), got: got.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_stored_one_by_one_or_together() {
+        let mut layout = Layout::default();
+        layout.add("first", [2]);
+        let pair = layout.add_fused(&[("a".into(), 1), ("b".into(), 2)], 4);
+        layout.add("last", [2]);
+        layout.name_fused("ab", &pair);
+        let stored = |fused: bool| layout.as_stored(|_| fused).iter().map(|e| (e.name.clone(), e.range())).collect::<Vec<_>>();
+        assert_eq!(stored(false), [("first".into(), 0..2), ("a".into(), 2..6), ("b".into(), 6..14), ("last".into(), 14..16)]);
+        assert_eq!(stored(true), [("first".into(), 0..2), ("ab".into(), 2..14), ("last".into(), 14..16)]);
+    }
 }

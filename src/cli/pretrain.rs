@@ -90,7 +90,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init: Option<String>,
-    /// Deviation of the first values under normal [default: tiny 0.1, others 0.02]
+    /// Deviation of the first values under normal [default: tiny 0.14, others 0.02]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     init_std: Option<f64>,
@@ -98,7 +98,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     epochs: Option<u64>,
-    /// Optimizer steps at most [default: tiny 1300, others as many as the epochs have]
+    /// Optimizer steps at most [default: tiny 1200, others as many as the epochs have]
     #[arg(long, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_steps: Option<u64>,

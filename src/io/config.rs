@@ -4,6 +4,10 @@
 //! conversion; what it has no class for (experts of MiniMind-2, MiniMind's YaRN) keeps MiniMind's own form. A setting that would
 //! change the model and is not supported is an error, never ignored.
 
+mod rope;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -11,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{Family, ModelConfig, MoeConfig};
 use crate::ops::gated::Activation;
 use crate::ops::moe::{AuxLoss, WeightRule};
-use crate::ops::rope::{RopeScaling, Yarn};
+use crate::ops::rope::RopeScaling;
 use crate::{Error, Result};
 
 /// Reads a configuration. `tensors` are the names in the weights file, which tell MiniMind's generations apart where the
@@ -88,24 +92,25 @@ impl Fields<'_> {
             }
         };
         self.refuse_unsupported()?;
-        let hidden_size = self.required("hidden_size", self.usize("hidden_size")?)?;
-        let heads = self.required("num_attention_heads", self.usize("num_attention_heads")?)?;
-        let base = match family {
-            Family::MiniMind2 => ModelConfig::minimind2(hidden_size, 1, 1),
-            Family::MiniMind3 => ModelConfig::minimind3(hidden_size, 1, 1),
-        };
-        let max_position_embeddings = self.usize("max_position_embeddings")?.unwrap_or(base.max_position_embeddings);
+        // MiniMind publishes a default for every size; the library's are those of models of billions of parameters.
+        let size = |name: &str, minimind: usize| self.required(name, self.usize(name)?.or(own_form.then_some(minimind)));
+        let hidden_size = size("hidden_size", if family == Family::MiniMind2 { 512 } else { 768 })?;
+        let heads = size("num_attention_heads", 8)?;
+        let base = defaults(model_type, family, hidden_size, heads);
         let mut config = ModelConfig {
-            num_hidden_layers: self.required("num_hidden_layers", self.usize("num_hidden_layers")?)?,
+            num_hidden_layers: size("num_hidden_layers", 8)?,
             num_attention_heads: heads,
-            num_key_value_heads: self.usize("num_key_value_heads")?.unwrap_or(heads),
-            head_dim: self.usize("head_dim")?.unwrap_or(hidden_size / heads.max(1)),
+            num_key_value_heads: match self.fields.get("num_key_value_heads") {
+                Some(Value::Null) => heads,
+                _ => self.usize("num_key_value_heads")?.unwrap_or(base.num_key_value_heads),
+            },
+            head_dim: self.head_dim(hidden_size, heads, base.head_dim)?,
             intermediate_size: self.usize("intermediate_size")?.unwrap_or(base.intermediate_size),
-            vocab_size: self.required("vocab_size", self.usize("vocab_size")?)?,
-            max_position_embeddings,
-            rope_theta: self.rope_theta(if own_form { 1e6 } else { 1e4 })?,
-            rope_scaling: self.rope_scaling(own_form)?,
-            rms_norm_eps: self.f64("rms_norm_eps")?.unwrap_or(if own_form { base.rms_norm_eps } else { 1e-6 }),
+            vocab_size: size("vocab_size", 6400)?,
+            max_position_embeddings: self.usize("max_position_embeddings")?.unwrap_or(base.max_position_embeddings),
+            rope_theta: self.rope_theta(base.rope_theta)?,
+            rope_scaling: self.rope_scaling(family, own_form)?,
+            rms_norm_eps: self.f64("rms_norm_eps")?.unwrap_or(base.rms_norm_eps),
             hidden_act: match self.text("hidden_act")? {
                 None => Activation::Silu,
                 Some(name) => name.parse().map_err(|e: Error| self.error(e.to_string()))?,
@@ -126,6 +131,18 @@ impl Fields<'_> {
         Ok(config)
     }
 
+    /// The width of a head: `default` is 0 where it is the share of a head in the width of the model.
+    fn head_dim(&self, hidden_size: usize, heads: usize, default: usize) -> Result<usize> {
+        match self.usize("head_dim")? {
+            Some(head_dim) => Ok(head_dim),
+            None if default > 0 => Ok(default),
+            None if heads > 0 && hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+            None => Err(self.error(format!(
+                "without `head_dim`, `num_attention_heads` must divide `hidden_size`; they are {heads} and {hidden_size}"
+            ))),
+        }
+    }
+
     /// MiniMind-3 normalises q and k; its fields differ too.
     fn generation(&self, tensors: &[String]) -> Family {
         let third = match tensors.is_empty() {
@@ -142,7 +159,7 @@ impl Fields<'_> {
             }
         }
         if self.get("decoder_sparse_step").is_some_and(|step| step != 1)
-            || self.get("mlp_only_layers").and_then(Value::as_array).is_some_and(|layers| !layers.is_empty())
+            || self.get("mlp_only_layers").is_some_and(|layers| *layers != json!([]))
         {
             return Err(self.error("models whose layers are partly dense and partly experts are not supported"));
         }
@@ -157,41 +174,6 @@ impl Fields<'_> {
             None | Some("softmax") => Ok(()),
             Some(other) => Err(self.error(format!("`scoring_func` is `{other}`; softmax is supported"))),
         }
-    }
-
-    /// The rotary base, at the top level or in `rope_parameters` (transformers 5).
-    fn rope_theta(&self, default: f64) -> Result<f64> {
-        let nested = self.get("rope_parameters").and_then(|p| p.get("rope_theta")).and_then(Value::as_f64);
-        Ok(self.f64("rope_theta")?.or(nested).unwrap_or(default))
-    }
-
-    fn rope_scaling(&self, own_form: bool) -> Result<RopeScaling> {
-        let Some(value) = self.get("rope_scaling").or_else(|| self.get("rope_parameters")) else {
-            return Ok(RopeScaling::Default);
-        };
-        let kind = value.get("rope_type").or_else(|| value.get("type")).and_then(Value::as_str).unwrap_or("default");
-        match kind {
-            "default" => return Ok(RopeScaling::Default),
-            "yarn" if own_form => {}
-            other => return Err(self.error(format!("rotary scaling of the type `{other}` is not supported for this model type"))),
-        }
-        if self.bool("inference_rope_scaling")? == Some(false) {
-            return Ok(RopeScaling::Default);
-        }
-        let number = |name: &str, default: f64| match value.get(name) {
-            None | Some(Value::Null) => Ok(default),
-            Some(v) => v.as_f64().ok_or_else(|| self.error(format!("`rope_scaling.{name}` is {v}, expected a number"))),
-        };
-        let attention_factor = value.get("attention_factor").filter(|v| !v.is_null());
-        let (fast, factor) = if attention_factor.is_some() { (32.0, 16.0) } else { (4.0, 4.0) };
-        let yarn = Yarn {
-            factor: number("factor", factor)?,
-            original_max_position_embeddings: number("original_max_position_embeddings", 2048.0)? as usize,
-            beta_fast: number("beta_fast", fast)?,
-            beta_slow: number("beta_slow", 1.0)?,
-            attention_factor: number("attention_factor", 1.0)?,
-        };
-        Ok(if attention_factor.is_some() { RopeScaling::Yarn(yarn) } else { RopeScaling::YarnLinearBeta(yarn) })
     }
 
     fn minimind2_experts(&self, intermediate_size: usize) -> Result<MoeConfig> {
@@ -212,15 +194,35 @@ impl Fields<'_> {
     }
 
     fn qwen3_experts(&self, intermediate_size: usize) -> Result<MoeConfig> {
-        let normalised = self.bool("norm_topk_prob")?.unwrap_or(self.text("model_type")? == Some("minimind"));
+        let own_form = self.text("model_type")? == Some("minimind");
+        let or = |minimind, public| if own_form { minimind } else { public };
+        let normalised = self.bool("norm_topk_prob")?.unwrap_or(own_form);
+        // Transformers 5 writes the number of experts under the name that all its classes share.
+        let experts = self.usize("num_experts")?.or(self.usize("num_local_experts")?);
         Ok(MoeConfig {
-            num_experts: self.usize("num_experts")?.unwrap_or(4),
-            num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(1),
+            num_experts: experts.unwrap_or(or(4, 128)),
+            num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
             num_shared_experts: 0,
-            intermediate_size: self.usize("moe_intermediate_size")?.unwrap_or(intermediate_size),
+            intermediate_size: self.usize("moe_intermediate_size")?.unwrap_or(or(intermediate_size, 768)),
             weight_rule: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
-            aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(5e-4) },
+            aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
         })
+    }
+}
+
+/// What a model of a type is where its file leaves fields out; a `head_dim` of 0 stands for `hidden_size / heads`.
+fn defaults(model_type: &str, family: Family, hidden_size: usize, heads: usize) -> ModelConfig {
+    let own = match family {
+        Family::MiniMind2 => ModelConfig::minimind2(hidden_size, 1, 1),
+        Family::MiniMind3 => ModelConfig::minimind3(hidden_size, 1, 1),
+    };
+    let own = ModelConfig { head_dim: 0, ..own };
+    let public = ModelConfig { rope_theta: 1e4, rms_norm_eps: 1e-6, ..own.clone() };
+    match model_type {
+        "llama" => ModelConfig { num_key_value_heads: heads, max_position_embeddings: 2048, ..public },
+        "qwen3" => ModelConfig { num_key_value_heads: 32, head_dim: 128, ..public },
+        "qwen3_moe" => ModelConfig { num_key_value_heads: 4, ..public },
+        _ => own,
     }
 }
 
@@ -326,45 +328,4 @@ pub fn generation_config_to_json(config: &ModelConfig) -> Value {
         "temperature": 0.85,
         "top_p": 0.85,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A Llama's configuration with `changes` laid over it, read.
-    fn read(changes: Value) -> Result<ModelConfig> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        let mut json = config_to_json(&ModelConfig::minimind2(64, 2, 300));
-        json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        std::fs::write(&path, json.to_string()).unwrap();
-        read_config(path, &[])
-    }
-
-    #[test]
-    fn what_would_change_the_model_is_refused_by_its_name() {
-        assert_eq!(read(json!({})).unwrap(), ModelConfig::minimind2(64, 2, 300));
-        for (name, harmless, other) in [
-            ("attention_bias", json!(null), json!(true)),
-            ("mlp_bias", json!(0), json!(true)),
-            ("use_sliding_window", json!(false), json!(true)),
-            ("layer_types", json!(["full_attention", "full_attention"]), json!(["full_attention", "sliding_attention"])),
-            ("partial_rotary_factor", json!(1.0), json!(0.5)),
-            ("scoring_func", json!("softmax"), json!("sigmoid")),
-            ("rope_scaling", json!({ "rope_type": "default" }), json!({ "rope_type": "llama3" })),
-            ("model_type", json!("llama"), json!("gemma")),
-            ("hidden_act", json!("silu"), json!("tanh")),
-        ] {
-            assert!(read(json!({ name: harmless })).is_ok(), "{name}");
-            let message = read(json!({ name: other })).unwrap_err().to_string();
-            assert!(message.contains("support") || message.contains("tanh"), "{name}: {message}");
-        }
-    }
-
-    #[test]
-    fn what_a_public_configuration_leaves_out_is_what_its_library_takes() {
-        let config = read(json!({ "rms_norm_eps": null, "rope_theta": null, "tie_word_embeddings": null })).unwrap();
-        assert_eq!((config.rms_norm_eps, config.rope_theta, config.tie_word_embeddings), (1e-6, 1e4, false));
-    }
 }

@@ -4,6 +4,7 @@ mod config;
 mod mmap;
 mod safetensors;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 pub use config::{config_to_json, generation_config_to_json, read_config};
@@ -17,8 +18,8 @@ use crate::{Error, Result};
 
 /// A model from a directory that holds `config.json` and `model.safetensors`.
 ///
-/// Every parameter of the configuration must be there under its public name and shape, in f32, bf16 or f16; a tensor that the
-/// model has no place for is an error too, but for a tied head written twice.
+/// Every parameter of the configuration must be there under its public name and shape, in f32, bf16 or f16, experts one by one
+/// or fused; a tensor that the model has no place for is an error too, but for a tied head written twice.
 pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     let dir = dir.as_ref();
     if !dir.is_dir() {
@@ -31,12 +32,17 @@ pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     let config = read_config(dir.join("config.json"), &file.names())?;
     let layout = Model::layout(&config)?;
     let tied_head = |name: &str| config.tie_word_embeddings && name == "lm_head.weight";
-    if let Some(name) = file.names().iter().find(|name| layout.find(name).is_none() && !tied_head(name)) {
+    let names: HashSet<String> = file.names().into_iter().collect();
+    let stored = layout.as_stored(|name| names.contains(name));
+    let places: HashSet<&str> = stored.iter().map(|entry| entry.name.as_str()).collect();
+    if let Some(name) = names.iter().filter(|name| !places.contains(name.as_str()) && !tied_head(name)).min() {
         return Err(Error::format(file.path(), format!("the model of config.json has no place for the tensor `{name}`")));
     }
+    // Before there is room for them: sizes that only config.json has may be beyond any memory.
+    stored.iter().try_for_each(|entry| file.expect(&entry.name, &entry.shape))?;
     let mut params = Params::zeros(layout.clone(), DType::F32);
     let values = params.flat_mut::<f32>()?;
-    for entry in layout.entries() {
+    for entry in stored {
         file.read_f32(&entry.name, &entry.shape, &mut values[entry.range()])?;
     }
     if config.tie_word_embeddings && file.contains("lm_head.weight") {

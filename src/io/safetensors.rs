@@ -1,10 +1,13 @@
 //! Weights in the safetensors format.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
@@ -18,15 +21,32 @@ use crate::{Error, Result};
 pub struct WeightsFile {
     path: PathBuf,
     map: Mmap,
+    tensors: HashMap<String, Place>,
+}
+
+/// One tensor: its type, extents and bytes in the file.
+#[derive(Debug)]
+struct Place {
+    dtype: Dtype,
+    shape: Shape,
+    bytes: Range<usize>,
 }
 
 impl WeightsFile {
     /// Opens a file and checks its header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let file = Self { map: Mmap::open(&path)?, path };
-        file.tensors()?;
-        Ok(file)
+        let map = Mmap::open(&path)?;
+        let malformed = |e| Error::format(&path, format!("not a safetensors file: {e}"));
+        SafeTensors::deserialize(&map).map_err(malformed)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(malformed)?;
+        let start = size_of::<u64>() + header;
+        let place = |info: &TensorInfo| {
+            let (from, to) = info.data_offsets;
+            Place { dtype: info.dtype, shape: Shape::from(info.shape.as_slice()), bytes: start + from..start + to }
+        };
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, place(info))).collect();
+        Ok(Self { path, map, tensors })
     }
 
     /// Where it lies.
@@ -34,24 +54,20 @@ impl WeightsFile {
         &self.path
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.map).map_err(|e| Error::format(&self.path, format!("not a safetensors file: {e}")))
-    }
-
     /// The names of its tensors.
     pub fn names(&self) -> Vec<String> {
-        self.tensors().map(|tensors| tensors.names().into_iter().map(str::to_owned).collect()).unwrap_or_default()
+        self.tensors.keys().cloned().collect()
     }
 
     fn find(&self, name: &str) -> Result<(Dtype, Shape, &[u8])> {
-        let tensors = self.tensors()?;
-        let view = tensors.tensor(name).map_err(|_| Error::format(&self.path, format!("the tensor `{name}` is missing")))?;
-        Ok((view.dtype(), Shape::from(view.shape()), view.data()))
+        let missing = || Error::format(&self.path, format!("the tensor `{name}` is missing"));
+        let Place { dtype, shape, bytes } = self.tensors.get(name).ok_or_else(missing)?;
+        Ok((*dtype, shape.clone(), &self.map[bytes.clone()]))
     }
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.find(name).is_ok()
+        self.tensors.contains_key(name)
     }
 
     /// The extents of a tensor.
@@ -59,12 +75,19 @@ impl WeightsFile {
         Ok(self.find(name)?.1)
     }
 
+    /// An error unless there is a tensor of this name and shape.
+    pub fn expect(&self, name: &str, shape: &Shape) -> Result<()> {
+        let found = self.shape(name)?;
+        if &found == shape {
+            return Ok(());
+        }
+        Err(Error::format(&self.path, format!("the tensor `{name}` has shape {found}, expected {shape}")))
+    }
+
     /// Reads a float tensor (f32, bf16, f16) that must have this shape.
     pub fn read_f32(&self, name: &str, shape: &Shape, values: &mut [f32]) -> Result<()> {
-        let (dtype, found, bytes) = self.find(name)?;
-        if &found != shape {
-            return Err(Error::format(&self.path, format!("the tensor `{name}` has shape {found}, expected {shape}")));
-        }
+        self.expect(name, shape)?;
+        let (dtype, _, bytes) = self.find(name)?;
         match dtype {
             Dtype::F32 => convert(bytes, values, f32::from_le_bytes),
             Dtype::BF16 => convert(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32()),
@@ -93,7 +116,14 @@ impl WeightsFile {
         let mut values = vec![0; shape.elements()];
         match dtype {
             Dtype::I32 => convert(bytes, &mut values, i32::from_le_bytes),
-            Dtype::I64 => convert(bytes, &mut values, |b| i64::from_le_bytes(b) as i32),
+            Dtype::I64 => {
+                let mut wide = vec![0; values.len()];
+                convert(bytes, &mut wide, i64::from_le_bytes);
+                for (value, wide) in values.iter_mut().zip(wide) {
+                    *value = i32::try_from(wide)
+                        .map_err(|_| Error::format(&self.path, format!("the tensor `{name}` holds {wide}, beyond 32 bits")))?;
+                }
+            }
             other => {
                 return Err(Error::format(&self.path, format!("the tensor `{name}` has dtype {other:?}, expected i32 or i64")));
             }
@@ -173,6 +203,19 @@ mod tests {
         let file = WeightsFile::open(&path).unwrap();
         assert_eq!(file.f32("bf16").unwrap().1, values);
         assert_eq!(file.f32("f16").unwrap().1, values);
+    }
+
+    #[test]
+    fn wide_integers_that_do_not_fit_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for (value, fits) in [(-100i64, true), (1 << 32, false)] {
+            let path = dir.path().join("ids.safetensors");
+            let bytes = value.to_le_bytes();
+            let view = safetensors::tensor::TensorView::new(Dtype::I64, vec![1], &bytes).unwrap();
+            safetensors::serialize_to_file([("ids", view)], None, &path).unwrap();
+            let read = WeightsFile::open(&path).unwrap().i32("ids");
+            assert_eq!(read.ok().map(|(_, values)| values), fits.then(|| vec![value as i32]));
+        }
     }
 
     #[test]

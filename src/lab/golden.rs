@@ -3,21 +3,21 @@
 //! A case is a directory with `config.json`, `model.safetensors` and `golden.safetensors`, which holds `input_ids` and `labels`
 //! `[B, T]` (position t predicts label t + 1, −100 does not count), `logits` `[B, T, V]`, `loss`, where the family has them
 //! `aux_loss` and `ce_loss`, `grad.NAME` for every parameter, and `greedy` `[1, n]`: the first eight tokens of row 0 and what
-//! follows them greedily.
+//! follows them greedily. Without an `aux_loss` the `loss` is the cross-entropy: the transformers library adds no other by default.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::Result;
 use crate::data::Batch;
 use crate::infer::{Generation, Sampling};
 use crate::io::{WeightsFile, load_model};
 use crate::model::{Forward, Loss, Model};
-use crate::params::Gradients;
+use crate::params::{Entry, Gradients};
 use crate::tape::Tape;
 use crate::tensor::DType;
+use crate::{Error, Result};
 
 /// How far each quantity may be from the golden one. Rounding in f32 alone gives about 1e-6.
 const LOSS: f64 = 1e-6;
@@ -60,8 +60,14 @@ pub fn compare(dir: impl AsRef<Path>, dtype: DType) -> Result<Vec<Comparison>> {
     let model = load_model(dir)?;
     let golden = WeightsFile::open(dir.join("golden.safetensors"))?;
     let (shape, ids) = golden.i32("input_ids")?;
-    let (_, labels) = golden.i32("labels")?;
-    let (rows, seq_len) = (shape.rows(), shape.cols());
+    let (labels_shape, labels) = golden.i32("labels")?;
+    let &[rows, seq_len] = shape.dims() else {
+        return Err(Error::format(golden.path(), format!("`input_ids` has shape {shape}, expected [B, T]")));
+    };
+    if labels_shape != shape || ids.is_empty() {
+        let message = format!("`input_ids` has shape {shape}, `labels` {labels_shape}; expected [B, T] of both, not empty");
+        return Err(Error::format(golden.path(), message));
+    }
     let forward = Forward::plain(rows, seq_len, ids.clone());
     let targets: Arc<[i32]> = labels.chunks(seq_len).flat_map(|row| row[1..].iter().copied().chain([Batch::IGNORE])).collect();
     let counted = targets.iter().filter(|&&target| target != Batch::IGNORE).count();
@@ -71,7 +77,8 @@ pub fn compare(dir: impl AsRef<Path>, dtype: DType) -> Result<Vec<Comparison>> {
         _ => &model,
     };
     let mut tape = Tape::recording();
-    let loss = typed.loss(&mut tape, &forward, targets, counted, 1.0)?;
+    let aux_weight = if golden.contains("aux_loss") { 1.0 } else { 0.0 };
+    let loss = typed.loss(&mut tape, &forward, targets, counted, aux_weight)?;
     let mut gradients = Gradients::zeros(typed.params());
     tape.backward(&loss.total, 1.0, &mut gradients)?;
     gradients.expect_all_reached()?;
@@ -82,7 +89,7 @@ pub fn compare(dir: impl AsRef<Path>, dtype: DType) -> Result<Vec<Comparison>> {
     let mut comparisons = losses(&golden, &loss)?;
     comparisons.push(distance(&golden, "logits", &logits, LOGITS));
     comparisons.extend(compare_gradients(&golden, typed, &gradients)?);
-    comparisons.push(greedy(&golden, &model, &ids)?);
+    comparisons.push(greedy(&golden, &model, &ids[..seq_len.min(GREEDY_PROMPT)])?);
     Ok(comparisons)
 }
 
@@ -102,22 +109,20 @@ fn losses(golden: &WeightsFile, loss: &Loss) -> Result<Vec<Comparison>> {
     Ok(comparisons)
 }
 
-/// Every parameter must have a golden gradient, and every golden gradient a parameter.
+/// Every parameter must have a golden gradient, and every golden gradient a parameter; experts are named one by one or fused.
 fn compare_gradients(golden: &WeightsFile, model: &Model, gradients: &Gradients) -> Result<Vec<Comparison>> {
     let flat: Vec<f64> = match model.params().dtype() {
         DType::F64 => gradients.flat::<f64>()?.to_vec(),
         _ => gradients.flat::<f32>()?.iter().map(|&g| f64::from(g)).collect(),
     };
-    let layout = model.params().layout();
-    let mut comparisons: Vec<_> = layout
-        .entries()
-        .iter()
-        .map(|entry| distance(golden, &format!("grad.{}", entry.name), &flat[entry.range()], GRADIENT))
-        .collect();
+    let names = golden.names();
+    let stored = model.params().layout().as_stored(|name| golden.contains(&format!("grad.{name}")));
+    let compare_one = |entry: &&Entry| distance(golden, &format!("grad.{}", entry.name), &flat[entry.range()], GRADIENT);
+    let mut comparisons: Vec<_> = stored.iter().map(compare_one).collect();
     let tied_head = |name: &str| model.config().tie_word_embeddings && name == "lm_head.weight";
-    for name in golden.names() {
+    for name in names {
         if let Some(parameter) = name.strip_prefix("grad.")
-            && layout.find(parameter).is_none()
+            && !stored.iter().any(|entry| entry.name == parameter)
             && !tied_head(parameter)
         {
             comparisons.push(Comparison::missing(name.clone(), "the model has no such parameter"));

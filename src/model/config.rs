@@ -34,6 +34,9 @@ pub struct MoeConfig {
 /// What no machine holds: sizes beyond it are a slip of the pen.
 const MOST_PARAMETERS: f64 = 1e12;
 
+/// As many tensors has no file.
+const MOST_TENSORS: f64 = 1e6;
+
 /// The shape and the settings of a decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -90,7 +93,7 @@ impl ModelConfig {
             num_attention_heads,
             num_key_value_heads: 2,
             head_dim: hidden_size / num_attention_heads,
-            intermediate_size: (8 * hidden_size / 3).next_multiple_of(64),
+            intermediate_size: (hidden_size.saturating_mul(8) / 3).div_ceil(64) * 64,
             vocab_size,
             max_position_embeddings: 32768,
             rope_theta: 1e6,
@@ -181,6 +184,13 @@ impl ModelConfig {
             let sizes: Vec<String> = positive.iter().map(|(name, value)| format!("{name} {value}")).collect();
             return Err(Error::config(format!("a model of {parameters:.0e} parameters cannot be made: {}", sizes.join(", "))));
         }
+        let (layers, experts) =
+            (self.num_hidden_layers, self.moe.as_ref().map_or(0, |moe| moe.num_experts.saturating_add(moe.num_shared_experts)));
+        if layers as f64 * (1.0 + experts as f64) > MOST_TENSORS {
+            return Err(Error::config(format!(
+                "num_hidden_layers {layers}, with {experts} experts each, is more than any model has"
+            )));
+        }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::config(format!("num_key_value_heads {kv_heads} must divide num_attention_heads {heads}")));
@@ -196,7 +206,10 @@ impl ModelConfig {
         }
         if let Some(moe) = &self.moe {
             let (k, experts) = (moe.num_experts_per_tok, moe.num_experts);
-            if k == 0 || k > experts || moe.intermediate_size == 0 {
+            if moe.intermediate_size == 0 {
+                return Err(Error::config("the width inside an expert (moe_intermediate_size) must be at least 1"));
+            }
+            if k == 0 || k > experts {
                 return Err(Error::config(format!("num_experts_per_tok {k} must lie in 1..={experts}, the number of experts")));
             }
         }

@@ -115,10 +115,15 @@ impl Experts {
         let router = layout.add(format!("{prefix}.gate.weight"), [experts, h]);
         let gate_up: Vec<_> = names(&["gate_proj", "up_proj"]).into_iter().map(|name| (name, i)).collect();
         let down: Vec<_> = names(&["down_proj"]).into_iter().map(|name| (name, h)).collect();
+        let gate_up = layout.add_fused(&gate_up, h).reshaped([experts, 2 * i, h]);
+        let down = layout.add_fused(&down, i).reshaped([experts, h, i]);
+        // Transformers 5 holds them so.
+        layout.name_fused(format!("{prefix}.experts.gate_up_proj"), &gate_up);
+        layout.name_fused(format!("{prefix}.experts.down_proj"), &down);
         Self {
             router,
-            gate_up: layout.add_fused(&gate_up, h).reshaped([experts, 2 * i, h]),
-            down: layout.add_fused(&down, i).reshaped([experts, h, i]),
+            gate_up,
+            down,
             shared: (0..moe.num_shared_experts)
                 .map(|s| Mlp::layout(layout, &format!("{prefix}.shared_experts.{s}"), h, i))
                 .collect(),

@@ -198,9 +198,9 @@ impl Options {
         };
         match preset {
             Preset::Tiny => Self {
-                init_std: 0.1,
+                init_std: 0.14,
                 epochs: 4,
-                max_steps: Some(1300),
+                max_steps: Some(1200),
                 batch_size: 1,
                 accumulation_steps: 1,
                 max_seq_len: 1024,
