@@ -13,6 +13,13 @@ pub fn rows_per_task(cols: usize) -> usize {
     (16 * 1024 / cols.max(1)).max(1)
 }
 
+/// Bytes of memory that a program can still take without swapping, where the system tells it (Linux).
+pub fn available_memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// What this machine reaches in a large f32 matrix product on all threads, in operations per second: the yardstick of utilisation.
 ///
 /// The best of a few products of 1024³, some 0.1 s in all.

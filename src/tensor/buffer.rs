@@ -41,7 +41,8 @@ impl Buffer {
 
 /// A vector whose memory goes to a free list when it is dropped, and comes from there when one of its length is wanted.
 ///
-/// The free lists never hold so much that free and used memory together exceed the most that was ever in use.
+/// Where a length is not on the list, free memory of its type goes back to the system until used and free together do not exceed
+/// the most that was ever in use.
 #[derive(Debug)]
 pub struct Recycled<E: Recyclable>(Memory<E>);
 

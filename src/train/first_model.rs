@@ -24,8 +24,28 @@ pub(super) fn first_model(options: &Options, corpus: &Corpus) -> Result<Model> {
         }
         return Ok(model.with_dropout(options.dropout));
     }
-    Model::random(with_special_tokens(options.model(vocab_size)?, corpus), options.init, options.init_std, options.seed)
+    let config = with_special_tokens(options.model(vocab_size)?, corpus);
+    expect_memory(&config, crate::cpu::available_memory())?;
+    Model::random(config, options.init, options.init_std, options.seed)
 }
+
+/// An error where parameters, gradients and the two moments alone, in f32, take more than the memory that is free.
+fn expect_memory(config: &ModelConfig, free: Option<u64>) -> Result<()> {
+    let params = Model::layout(config)?.len() as u64;
+    let needed = params.saturating_mul(16);
+    match free {
+        Some(free) if needed > free => Err(Error::config(format!(
+            "{:.1} M parameters with gradients and moments take {:.1} GiB, and {:.1} GiB of memory are free; \
+             lower hidden-size or num-hidden-layers",
+            params as f64 / 1e6,
+            needed as f64 / GIB,
+            free as f64 / GIB
+        ))),
+        _ => Ok(()),
+    }
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
 
 /// The model of a run that is resumed, its values yet to be read: what it began with may be gone by now.
 pub(super) fn resumed_model(options: &Options, corpus: &Corpus, checkpoint: &Checkpoint) -> Result<Model> {
@@ -72,4 +92,18 @@ pub(super) fn weights_dir(options: &Options) -> PathBuf {
 fn with_special_tokens(config: ModelConfig, corpus: &Corpus) -> ModelConfig {
     let tokenizer = &corpus.tokenizer;
     ModelConfig { bos_token_id: tokenizer.bos_id(), eos_token_id: tokenizer.eos_id(), pad_token_id: tokenizer.pad_id(), ..config }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_does_not_fit_is_told_before_its_memory_is_taken() {
+        let config = ModelConfig::minimind2(512, 8, 6400);
+        let needed = 16 * 25_829_888;
+        assert!(expect_memory(&config, Some(needed)).is_ok() && expect_memory(&config, None).is_ok());
+        let message = expect_memory(&config, Some(needed - 1)).unwrap_err().to_string();
+        assert!(message.contains("25.8 M parameters") && message.contains("hidden-size"), "{message}");
+    }
 }
