@@ -1,6 +1,7 @@
 //! The CPU: matrix products, and loops compiled for each instruction set. Threads come from rayon's pool.
 
 pub mod gemm;
+pub mod memory;
 pub(crate) mod simd;
 
 pub(crate) use simd::{reduce, vectorized};

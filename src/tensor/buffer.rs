@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use memmap2::MmapMut;
-
 use super::DType;
+use crate::cpu::memory::Memory;
 
 /// The elements of one allocation.
 #[derive(Debug)]
@@ -45,48 +44,6 @@ impl Buffer {
 /// the most that was ever in use.
 #[derive(Debug)]
 pub struct Recycled<E: Recyclable>(Memory<E>);
-
-/// Where the elements lie.
-#[derive(Debug)]
-pub enum Memory<E> {
-    /// From the allocator.
-    Heap(Vec<E>),
-    /// Pages of their own, huge ones where the system has them: a step walks over hundreds of MiB, and misses of the address
-    /// cache cost it some 4 %.
-    Pages(MmapMut),
-}
-
-/// Bytes from which memory gets pages of its own: those of a huge one.
-const PAGES: usize = 2 << 20;
-
-impl<E: Recyclable> Memory<E> {
-    /// `len` zeros.
-    fn zeros(len: usize) -> Self {
-        let bytes = len * size_of::<E>();
-        match (bytes >= PAGES).then(|| MmapMut::map_anon(bytes)) {
-            Some(Ok(pages)) => {
-                #[cfg(target_os = "linux")]
-                let _ = pages.advise(memmap2::Advice::HugePage); // a system without them ignores or refuses the wish
-                Self::Pages(pages)
-            }
-            _ => Self::Heap(vec![E::ZERO; len]),
-        }
-    }
-
-    fn slice(&self) -> &[E] {
-        match self {
-            Self::Heap(data) => data,
-            Self::Pages(pages) => bytemuck::cast_slice(pages),
-        }
-    }
-
-    fn slice_mut(&mut self) -> &mut [E] {
-        match self {
-            Self::Heap(data) => data,
-            Self::Pages(pages) => bytemuck::cast_slice_mut(pages),
-        }
-    }
-}
 
 /// Shorter vectors, in bytes, are left to the allocator.
 const SMALLEST: usize = 32 * 1024;
@@ -138,7 +95,7 @@ impl<E: Recyclable> Recycled<E> {
     pub fn stale(len: usize) -> Self {
         let (mut data, _) = Self::take(len);
         if cfg!(debug_assertions) {
-            data.slice_mut().fill(E::POISON);
+            data.fill(E::POISON);
         }
         Self(data)
     }
@@ -147,7 +104,7 @@ impl<E: Recyclable> Recycled<E> {
     pub fn zeros(len: usize) -> Self {
         let (mut data, recycled) = Self::take(len);
         if recycled {
-            data.slice_mut().fill(E::ZERO);
+            data.fill(E::ZERO);
         }
         Self(data)
     }
@@ -182,7 +139,7 @@ impl<E: Recyclable> Recycled<E> {
         while books.used + books.free > books.peak {
             let Some(mut longest) = list.last_entry() else { return };
             match longest.get_mut().pop() {
-                Some(data) => books.free -= size_of_val(data.slice()),
+                Some(data) => books.free -= size_of_val(&*data),
                 None => drop(longest.remove()),
             }
         }
@@ -197,17 +154,17 @@ impl<E: Recyclable> From<Vec<E>> for Recycled<E> {
             books.used += bytes;
             books.peak = books.peak.max(books.used);
         }
-        Self(Memory::Heap(data))
+        Self(Memory::from(data))
     }
 }
 
 impl<E: Recyclable> Drop for Recycled<E> {
     fn drop(&mut self) {
-        let bytes = size_of_val(self.0.slice());
+        let bytes = size_of_val(&*self.0);
         if bytes < SMALLEST {
             return;
         }
-        let data = std::mem::replace(&mut self.0, Memory::Heap(Vec::new()));
+        let data = std::mem::replace(&mut self.0, Memory::default());
         let mut books = lock(&BOOKS);
         books.used -= bytes;
         books.free += bytes;
@@ -218,13 +175,13 @@ impl<E: Recyclable> Drop for Recycled<E> {
 impl<E: Recyclable> Deref for Recycled<E> {
     type Target = [E];
     fn deref(&self) -> &[E] {
-        self.0.slice()
+        &self.0
     }
 }
 
 impl<E: Recyclable> DerefMut for Recycled<E> {
     fn deref_mut(&mut self) -> &mut [E] {
-        self.0.slice_mut()
+        &mut self.0
     }
 }
 

@@ -5,6 +5,8 @@
 //! them, [`Isa::MR`] at a time. Each thread packs for itself: what it has just written is in its own cache, and nobody waits. A row-major A
 //! is read where it lies; any other is packed, some panels at a time.
 
+use crate::cpu::memory::Memory;
+
 use super::kernel::{Block, Isa, Tile};
 use super::pack::{Pack, Panels};
 use super::{MatMut, MatRef, skinny};
@@ -26,9 +28,12 @@ const A_TOGETHER: usize = 16;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
+/// Memory of one thread, kept from one product to the next.
+pub(super) type Buffer = Cell<Memory<f32>>;
+
 thread_local! {
-    static A_BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    static B_BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static A_BUFFER: Buffer = Buffer::default();
+    static B_BUFFER: Buffer = Buffer::default();
 }
 
 /// `C = alpha·A·B` or `C += alpha·A·B`. The views must be in bounds and not empty.
@@ -194,10 +199,10 @@ fn pack_rows<I: Isa>(isa: I, a: MatRef<f32>, panels: Panels, ks: Range<usize>, p
 
 /// Lends this thread's buffer, aligned to cache lines, content arbitrary. A thread that waits for its pool may start another product
 /// meanwhile, which finds the buffer gone and makes itself a new one.
-pub(super) fn with_buffer<R>(key: &'static LocalKey<Cell<Vec<f32>>>, length: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(super) fn with_buffer<R>(key: &'static LocalKey<Buffer>, length: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = key.take();
     if buffer.len() < length + LINE {
-        buffer.resize(length + LINE, 0.0);
+        buffer = Memory::paged(length + LINE);
     }
     let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
     let result = f(&mut buffer[start..start + length]);

@@ -1,10 +1,9 @@
 //! Products with few rows, as in decoding: bound by the reading of B, so that B is read once, where it lies.
 
-use super::blocked::with_buffer;
+use super::blocked::{Buffer, with_buffer};
 use super::kernel::{Block, DOT_ROWS, Dots, Isa, Tile};
 use super::{MatMut, MatRef};
 use rayon::prelude::*;
-use std::cell::Cell;
 
 /// Most rows of A that this path takes.
 const MAX_ROWS: usize = 16;
@@ -14,7 +13,7 @@ const COLS: usize = 128;
 const K_BLOCK: usize = 64;
 
 thread_local! {
-    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static BUFFER: Buffer = Buffer::default();
 }
 
 /// Whether this path takes a product: few rows, and B readable in vectors along its columns or, with A, along k.
