@@ -164,7 +164,7 @@ impl<E: Recyclable> Drop for Recycled<E> {
         if bytes < SMALLEST {
             return;
         }
-        let data = std::mem::replace(&mut self.0, Memory::default());
+        let data = std::mem::take(&mut self.0);
         let mut books = lock(&BOOKS);
         books.used -= bytes;
         books.free += bytes;
