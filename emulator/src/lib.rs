@@ -1,0 +1,14 @@
+//! Executes CUDA kernels with no GPU: the PTX that NVIDIA's compiler emits is parsed, decoded and run warp by warp, with every
+//! access checked and counted.
+//!
+//! The layers, each of which knows only those above it in this list: `numeric` (what an instruction computes, lane by lane),
+//! `tensor` (fragment layouts, swizzles, descriptors of the matrix units), `ptx` (text to syntax tree), `memory`, `program`
+//! (syntax tree to decoded instructions) and `machine` (warps, blocks, clusters, the scheduler).
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod numeric;
+pub mod ptx;
+pub mod tensor;
+
+pub use error::{Error, Result};
