@@ -1,0 +1,46 @@
+//! A block while it runs: its shared memory and its barriers.
+
+use super::registers::{Mask, WARP};
+use crate::memory::shared::Shared;
+
+/// Barriers of a block that `bar` names by number.
+pub(crate) const BARRIERS: usize = 16;
+
+/// One of a cluster's blocks.
+pub(crate) struct Block {
+    /// `blockIdx`.
+    pub coordinates: [u32; 3],
+    /// In the order in which `blockIdx` counts, x fastest.
+    pub index: u32,
+    pub shared: Shared,
+    pub barriers: [Barrier; BARRIERS],
+    /// Lanes of each warp that have not exited.
+    pub alive: Vec<Mask>,
+}
+
+/// One numbered barrier: who has arrived in its current phase.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Barrier {
+    /// Lanes of each warp that have arrived; empty when nobody has.
+    pub arrived: Vec<Mask>,
+    /// Those of them that wait (`bar.sync`, not `bar.arrive`).
+    pub waiting: Vec<Mask>,
+    /// Threads expected, as the first arrival said; `None`: all of the block.
+    pub expected: Option<u32>,
+    /// Instruction of the first arrival.
+    pub pc: u32,
+    /// Number of lanes whose predicate held (`bar.red`).
+    pub holding: u32,
+    /// What the last completed phase gave: lanes holding, lanes in all.
+    pub result: (u32, u32),
+    /// Completed phases.
+    pub phase: u64,
+}
+
+impl Barrier {
+    /// Threads that have arrived: a warp counts in full as soon as all its lanes that are `alive` have.
+    pub(crate) fn threads(&self, alive: &[Mask]) -> u32 {
+        let whole = |(arrived, alive): (&Mask, &Mask)| *arrived != 0 && arrived & alive == *alive;
+        self.arrived.iter().zip(alive).filter(|pair| whole(*pair)).count() as u32 * WARP as u32
+    }
+}

@@ -1,0 +1,169 @@
+//! A launch: what the host asks for, what every warp of it shares, and what comes back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use super::registers::WARP;
+use crate::check::{Finding, Place};
+use crate::count::Counters;
+use crate::memory::device::Resident;
+use crate::program::{Kernel, Program};
+use crate::{Error, Result};
+
+/// The order in which blocks and warps run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Blocks by their index, on all cores; each warp runs until it has to wait.
+    #[default]
+    Natural,
+    /// Blocks, warps and the moments of switching between them drawn from a seed, on one core: the same each time.
+    Seeded(u64),
+}
+
+/// What to launch a kernel with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads per block.
+    pub block: [u32; 3],
+    /// Blocks per cluster; `[1, 1, 1]` without clusters.
+    pub cluster: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+    /// The packed arguments, each at its own alignment, as [`Kernel::parameters`] says.
+    pub arguments: Vec<u8>,
+    /// Order of execution.
+    pub order: Order,
+    /// Look for mistakes. Without, a kernel runs about twice as fast, and one that goes wrong does so silently.
+    pub checked: bool,
+    /// Stop with an error after this many warp instructions.
+    pub max_instructions: u64,
+    /// Cores to use; `None`: all of rayon's pool.
+    pub workers: Option<usize>,
+}
+
+impl Launch {
+    /// A launch with no dynamic shared memory and no cluster, in natural order, checked.
+    pub fn new(grid: [u32; 3], block: [u32; 3], arguments: Vec<u8>) -> Self {
+        Self {
+            grid,
+            block,
+            cluster: [1; 3],
+            shared_bytes: 0,
+            arguments,
+            order: Order::Natural,
+            checked: true,
+            max_instructions: 1 << 40,
+            workers: None,
+        }
+    }
+
+    /// Blocks in all.
+    pub(crate) fn blocks(&self) -> u64 {
+        product(self.grid)
+    }
+
+    /// Threads of a block.
+    pub(crate) fn threads(&self) -> u32 {
+        product(self.block) as u32
+    }
+
+    /// Blocks of a cluster.
+    pub(crate) fn cluster_blocks(&self) -> u32 {
+        product(self.cluster) as u32
+    }
+}
+
+fn product(extent: [u32; 3]) -> u64 {
+    extent.iter().map(|&n| u64::from(n)).product()
+}
+
+/// What a launch did.
+#[derive(Debug)]
+pub struct Report {
+    /// Mistakes, in the order of the program; none if all is well (or `checked` was off).
+    pub findings: Vec<Finding>,
+    /// What was executed and moved.
+    pub counters: Counters,
+}
+
+/// What every warp of a launch shares.
+pub(crate) struct Context<'a> {
+    pub program: &'a Program,
+    pub kernel: &'a Kernel,
+    pub launch: &'a Launch,
+    pub memory: &'a Resident,
+    /// Addresses of the module's variables.
+    pub variables: &'a [u64],
+    pub checked: bool,
+    /// Warp instructions executed so far, counted in slices.
+    pub executed: AtomicU64,
+    /// The next cluster to start, in the launch's order.
+    pub next_cluster: AtomicUsize,
+    /// Stores, arrivals and exits so far: whether anything still moves.
+    pub effects: AtomicU64,
+    /// Workers whose clusters all wait for something that others must do.
+    pub stalled: AtomicUsize,
+    /// The limit of instructions was reached: everyone stops.
+    pub exhausted: AtomicBool,
+}
+
+impl Context<'_> {
+    /// `threadIdx` of a lane.
+    pub(crate) fn thread(&self, warp: usize, lane: usize) -> [u32; 3] {
+        let linear = (warp * WARP + lane) as u32;
+        let [x, y, _] = self.launch.block;
+        [linear % x, linear / x % y, linear / x / y]
+    }
+
+    /// Where an instruction stands.
+    pub(crate) fn place(&self, pc: u32) -> Place {
+        let instruction = &self.program.instructions[pc as usize];
+        let source = instruction.location.and_then(|at| Some((self.program.file(at)?.to_string(), at.line)));
+        Place { ptx_line: instruction.line, instruction: instruction.text.to_string(), source }
+    }
+}
+
+/// Refuses what no device could launch.
+pub(crate) fn validate(kernel: &Kernel, launch: &Launch) -> Result<()> {
+    let fail = |message: String| Err(Error::Launch(format!("kernel `{}`: {message}", kernel.name)));
+    let limits = [("grid", launch.grid, [i32::MAX as u32, 65535, 65535]), ("block", launch.block, [1024, 1024, 64])];
+    for (what, extent, limit) in limits {
+        if (0..3).any(|axis| extent[axis] == 0 || extent[axis] > limit[axis]) {
+            return fail(format!("{what} {extent:?} is not within 1 and {limit:?}"));
+        }
+    }
+    if product(launch.block) > 1024 {
+        return fail(format!("{} threads per block are more than 1024", product(launch.block)));
+    }
+    if launch.blocks() > u64::from(u32::MAX) {
+        return fail(format!("{} blocks are more than {}", launch.blocks(), u32::MAX));
+    }
+    let cluster = product(launch.cluster);
+    if cluster == 0 || cluster > 16 || (0..3).any(|axis| launch.grid[axis] % launch.cluster[axis] != 0) {
+        return fail(format!("clusters of {:?} blocks do not divide the grid {:?} into parts of 1 to 16", launch.cluster, launch.grid));
+    }
+    let wanted = kernel.argument_bytes();
+    if launch.arguments.len() != wanted {
+        return fail(format!("{} bytes of arguments given, its {} parameters take {wanted}", launch.arguments.len(), kernel.parameters.len()));
+    }
+    let shared = u64::from(kernel.shared_bytes) + u64::from(launch.shared_bytes);
+    if shared > crate::memory::shared::MAX_BYTES {
+        return fail(format!("{shared} bytes of shared memory are more than the {} of a block", crate::memory::shared::MAX_BYTES));
+    }
+    for (directive, exact) in [("maxntid", false), ("reqntid", true)] {
+        let Some(numbers) = kernel.directives.get(directive) else { continue };
+        let asked: [u32; 3] = std::array::from_fn(|axis| numbers.get(axis).copied().unwrap_or(1));
+        let fits = if exact { asked == launch.block } else { product(launch.block) <= product(asked) };
+        if !fits {
+            return fail(format!("blocks of {:?} threads contradict its `.{directive} {asked:?}`", launch.block));
+        }
+    }
+    if let Some(numbers) = kernel.directives.get("reqnctapercluster").filter(|numbers| !numbers.is_empty()) {
+        let asked: [u32; 3] = std::array::from_fn(|axis| numbers.get(axis).copied().unwrap_or(1));
+        if asked != launch.cluster {
+            return fail(format!("clusters of {:?} blocks contradict its `.reqnctapercluster {asked:?}`", launch.cluster));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The machine: registers, warps, blocks and clusters, and the order in which they run.
+
+pub(crate) mod block;
+pub(crate) mod execute;
+pub(crate) mod launch;
+pub(crate) mod registers;
+pub(crate) mod scheduler;
+pub(crate) mod simd;
+pub(crate) mod warp;
+pub(crate) mod worker;

@@ -1,0 +1,409 @@
+//! Runs one warp: the loop that everything else is called from.
+
+use super::block::Block;
+use super::execute::{Cx, Flow, lanes_of};
+use super::launch::Context;
+use super::registers::{Mask, WARP};
+use super::warp::{Group, Return, State, Warp};
+use crate::check::{Findings, Kind};
+use crate::count::Counters;
+use crate::memory::LOCAL_WINDOW;
+use crate::program::{Address, Instruction, Meeting, Program, Special};
+
+/// What one thread of the host keeps for itself while it runs warps.
+pub(crate) struct Worker {
+    pub findings: Findings,
+    pub counters: Counters,
+    /// Stores, arrivals, exits: whether anything happened that others could wait for.
+    pub effects: u64,
+    /// Warp instructions executed.
+    pub executed: u64,
+}
+
+/// Why a warp's turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// All its lanes have exited.
+    Done,
+    /// None of its groups can go on by itself.
+    Blocked,
+    /// It gave way while something that it asked for has not happened.
+    Yielded,
+    /// Its slice of instructions is used up.
+    Expired,
+    /// A finding after which the block cannot go on.
+    Stopped,
+}
+
+/// Runs a warp until it has to wait, gives way, or has executed `slice` instructions.
+pub(crate) fn run_warp(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
+    let mut left = slice;
+    loop {
+        let Some(index) = choose(warp, blocks, launch, worker) else {
+            return if warp.groups.is_empty() { Turn::Done } else { Turn::Blocked };
+        };
+        let mut group = warp.groups.swap_remove(index);
+        let resumed = group.state == State::Woken;
+        group.state = State::Ready;
+        // Lanes that wait further on are met there, so that the warp becomes whole again.
+        let limit = warp.groups.iter().filter(|other| other.state != State::Waiting && other.pc > group.pc && other.base == group.base);
+        let limit = limit.map(|other| other.pc).min().unwrap_or(u32::MAX);
+        warp.registers.go_to(group.base);
+        let rank = warp.rank;
+        let mut cx = Cx { warp, active: 0, pc: group.pc, resumed, blocks, rank, launch, worker };
+        let end = run_group(&mut cx, &mut group, limit, &mut left);
+        if group.lanes != 0 {
+            if matches!(end, End::Gave | End::Expired) {
+                group.turns += 1;
+            }
+            warp.groups.push(group);
+        }
+        if warp.groups.len() > 1 {
+            warp.regroup();
+        }
+        match end {
+            End::Moved => {}
+            End::Gave => return Turn::Yielded,
+            End::Expired => return Turn::Expired,
+            End::Stopped => return Turn::Stopped,
+        }
+    }
+}
+
+/// Why a group stopped running.
+enum End {
+    /// It waits, split, met others or exited: choose again.
+    Moved,
+    Gave,
+    Expired,
+    Stopped,
+}
+
+/// The group to run next: of those that gave way least often the one deepest in calls and lowest in the program, so that lanes
+/// that took a longer way catch up with those that wait where the ways join.
+fn choose(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker) -> Option<usize> {
+    for index in 0..warp.groups.len() {
+        if warp.groups[index].state == State::Meeting {
+            reconsider(warp, index, blocks, launch, worker);
+        }
+    }
+    let ready = warp.groups.iter().enumerate().filter(|(_, group)| matches!(group.state, State::Ready | State::Woken));
+    ready.min_by_key(|(_, group)| (group.turns, std::cmp::Reverse(group.stack.len()), group.pc)).map(|(index, _)| index)
+}
+
+/// Lets a group that waits at a `.sync` instruction go on if all whom it waits for have come or exited.
+fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Context, worker: &mut Worker) {
+    let (pc, lanes, base) = (warp.groups[index].pc, warp.groups[index].lanes, warp.groups[index].base);
+    warp.registers.go_to(base);
+    let rank = warp.rank;
+    let mut cx = Cx { warp, active: lanes, pc, resumed: false, blocks, rank, launch, worker };
+    let Some(meeting) = launch.program.instructions[pc as usize].meeting else { return };
+    let (complete, _) = gathered(&mut cx, meeting, lanes);
+    if complete != lanes {
+        return;
+    }
+    // Nobody joined, or the groups would have merged: the missing lanes have ended since this group arrived.
+    cx.report(Kind::MissingLanes, lanes.trailing_zeros() as usize, || {
+        format!("lanes {} came, but others that the mask names ended without executing this instruction", list(lanes))
+    });
+    cx.warp.groups[index].state = State::Woken;
+}
+
+fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End {
+    let instructions: &[Instruction] = &cx.launch.program.instructions;
+    let checked = cx.launch.checked;
+    loop {
+        let pc = group.pc;
+        let instruction = &instructions[pc as usize];
+        let active = Program::guarded(instruction.guard, &cx.warp.registers, group.lanes);
+        cx.pc = pc;
+        cx.active = active;
+        cx.worker.executed += 1;
+        let tally = &mut cx.worker.counters.tallies[pc as usize];
+        tally.warps += 1;
+        tally.threads += u64::from(active.count_ones());
+        if checked && let Some(guard) = instruction.guard {
+            check_guard(cx, guard.register.id, group.lanes);
+        }
+        let flow = if active == 0 {
+            Flow::Next
+        } else {
+            if let Some(meeting) = instruction.meeting
+                && !cx.resumed
+            {
+                let (complete, missing) = gathered(cx, meeting, active);
+                if missing != 0 || complete != active {
+                    return park(cx, group, active, complete);
+                }
+            }
+            if checked { execute_checked(cx, instruction) } else { instruction.op.execute(cx) }
+        };
+        let was_resumed = std::mem::replace(&mut cx.resumed, false);
+        match flow {
+            Flow::Next => group.pc = pc + 1,
+            Flow::Branch { taken, target } => {
+                let others = group.lanes & !taken;
+                if taken == 0 {
+                    group.pc = pc + 1;
+                } else if others == 0 {
+                    group.pc = target;
+                } else {
+                    cx.worker.counters.tallies[pc as usize].divergences += 1;
+                    split(cx.warp, group, others, pc + 1);
+                    group.pc = target;
+                    return End::Moved;
+                }
+            }
+            Flow::Wait => {
+                let others = group.lanes & !active;
+                if others != 0 {
+                    split(cx.warp, group, others, pc + 1);
+                }
+                // What was executed may have woken its own warp already: then there is nothing to wait for.
+                group.state = if std::mem::take(&mut cx.warp.woken_while_running) { State::Woken } else { State::Waiting };
+                return End::Moved;
+            }
+            Flow::Yield => {
+                group.pc = pc + 1;
+                return End::Gave;
+            }
+            Flow::Call { function } => {
+                debug_assert!(!was_resumed);
+                let others = group.lanes & !active;
+                if others != 0 {
+                    split(cx.warp, group, others, pc + 1);
+                }
+                if !enter(cx, group, function) {
+                    return End::Stopped;
+                }
+                return End::Moved;
+            }
+            Flow::Return | Flow::Exit => {
+                let others = group.lanes & !active;
+                if others != 0 {
+                    split(cx.warp, group, others, pc + 1);
+                }
+                match group.stack.pop().filter(|_| flow == Flow::Return) {
+                    Some(back) => {
+                        (group.pc, group.base, group.function, group.local) = (back.pc, back.base, back.function, back.local);
+                        group.state = State::Woken;
+                    }
+                    None => exit(cx, group),
+                }
+                return End::Moved;
+            }
+            Flow::Stop => return End::Stopped,
+        }
+        *left = left.saturating_sub(1);
+        if group.pc >= limit {
+            return End::Moved;
+        }
+        if *left == 0 {
+            return End::Expired;
+        }
+    }
+}
+
+/// Executes an instruction and keeps account of which registers hold defined values.
+#[inline(always)]
+fn execute_checked(cx: &mut Cx, instruction: &Instruction) -> Flow {
+    let active = cx.active;
+    let mut undefined = 0;
+    for &id in &instruction.reads {
+        undefined |= cx.warp.registers.undefined(id);
+    }
+    undefined &= active;
+    if undefined != 0 {
+        check_critical(cx, instruction);
+    }
+    if instruction.own_taint {
+        return instruction.op.execute(cx);
+    }
+    let flow = instruction.op.execute(cx);
+    for &id in &instruction.writes {
+        cx.warp.registers.set_undefined(id, active, undefined);
+    }
+    flow
+}
+
+#[cold]
+fn check_critical(cx: &mut Cx, instruction: &Instruction) {
+    for &id in &instruction.critical {
+        let lanes = cx.warp.registers.undefined(id) & cx.active;
+        if let Some(lane) = lanes_of(lanes).next() {
+            cx.report(Kind::Uninitialized, lane, || "an address or a decision depends on a value that was never written".into());
+        }
+    }
+}
+
+#[inline(always)]
+fn check_guard(cx: &mut Cx, id: u32, lanes: Mask) {
+    let undefined = cx.warp.registers.undefined(id) & lanes;
+    if undefined != 0 {
+        let lane = undefined.trailing_zeros() as usize;
+        cx.report(Kind::Uninitialized, lane, || "the predicate depends on a value that was never written".into());
+        cx.warp.registers.set_undefined(id, undefined, 0);
+    }
+}
+
+/// Which of the lanes that have come can go on, and which lanes they still miss.
+fn gathered(cx: &mut Cx, meeting: Meeting, come: Mask) -> (Mask, Mask) {
+    let alive = cx.blocks[cx.rank].alive[cx.warp.index];
+    match meeting {
+        Meeting::Warp => {
+            let missing = alive & !come;
+            (if missing == 0 { come } else { 0 }, missing)
+        }
+        Meeting::Members(register) => {
+            let members = *cx.get(register);
+            let (mut complete, mut missing) = (0, 0);
+            for lane in lanes_of(come) {
+                let absent = members[lane] & alive & !come;
+                missing |= absent;
+                if absent == 0 {
+                    complete |= 1 << lane;
+                }
+                if members[lane] >> lane & 1 == 0 {
+                    cx.report(Kind::MissingLanes, lane, || format!("lane {lane} executes this, but its mask {:#010x} does not name it", members[lane]));
+                }
+            }
+            (complete, missing)
+        }
+    }
+}
+
+/// Leaves the lanes that miss others waiting at the instruction; those that are complete go on by themselves.
+fn park(cx: &mut Cx, group: &mut Group, active: Mask, complete: Mask) -> End {
+    let passing = group.lanes & !active;
+    if passing != 0 {
+        split(cx.warp, group, passing, group.pc + 1);
+    }
+    if complete != 0 {
+        let mut ahead = group.clone();
+        ahead.lanes = complete;
+        ahead.state = State::Woken;
+        cx.warp.groups.push(ahead);
+        group.lanes &= !complete;
+    }
+    group.state = State::Meeting;
+    End::Moved
+}
+
+/// Sends some lanes of a group elsewhere.
+fn split(warp: &mut Warp, group: &mut Group, lanes: Mask, pc: u32) {
+    let mut other = group.clone();
+    other.lanes = lanes;
+    other.pc = pc;
+    other.state = State::Ready;
+    warp.groups.push(other);
+    group.lanes &= !lanes;
+}
+
+fn exit(cx: &mut Cx, group: &mut Group) {
+    cx.blocks[cx.rank].alive[cx.warp.index] &= !group.lanes;
+    group.lanes = 0;
+    cx.worker.effects += 1;
+    let (warp, rank) = (cx.warp.index, cx.rank);
+    super::scheduler::lanes_left(cx, rank, warp);
+}
+
+/// Enters a device function.
+fn enter(cx: &mut Cx, group: &mut Group, function: u32) -> bool {
+    const MAX_CALLS: usize = 256;
+    if group.stack.len() == MAX_CALLS {
+        let lane = group.lanes.trailing_zeros() as usize;
+        cx.report(Kind::InvalidOperation, lane, || format!("more than {MAX_CALLS} calls within each other"));
+        return false;
+    }
+    let functions = &cx.launch.program.functions;
+    let caller = &functions[group.function as usize].frame;
+    let callee = &functions[function as usize];
+    group.stack.push(Return { pc: group.pc, base: group.base, function: group.function, local: group.local });
+    cx.warp.registers.go_to(group.base);
+    cx.warp.registers.enter(caller, &callee.frame, group.lanes);
+    group.base = cx.warp.registers.base();
+    group.local += caller.local_bytes.next_multiple_of(16);
+    group.function = function;
+    group.pc = callee.entry;
+    fill_frame(cx.warp, &cx.blocks[cx.rank], cx.launch, function, group.local, group.lanes);
+    true
+}
+
+/// Gives a new frame its special registers and addresses, and room in local memory.
+pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, function: u32, local: u32, lanes: Mask) {
+    let frame = &launch.program.functions[function as usize].frame;
+    let stride = (local + frame.local_bytes) as usize;
+    if stride > warp.local_stride {
+        warp.grow_local(stride);
+    }
+    warp.forget_local(local as usize, frame.local_bytes as usize, lanes);
+    for &(special, register) in &frame.specials {
+        let (index, rank) = (warp.index, warp.rank);
+        warp.registers.define(register, lanes, |lane| special_value(special, launch, block, index, rank, lane));
+    }
+    for &(address, register) in &frame.addresses {
+        let value = match address {
+            Address::Variable { index, offset } => launch.variables[index].wrapping_add_signed(offset),
+            Address::Local { offset } => u64::from(local).wrapping_add_signed(offset),
+        };
+        warp.registers.define(register, lanes, |_| value);
+    }
+}
+
+/// Generic address of a byte of local memory.
+pub(crate) fn generic_local(offset: u64) -> u64 {
+    LOCAL_WINDOW + offset
+}
+
+fn special_value(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize, lane: usize) -> u32 {
+    let (grid, cluster) = (launch.launch.grid, launch.launch.cluster);
+    let rank = rank as u32;
+    let in_cluster = [rank % cluster[0], rank / cluster[0] % cluster[1], rank / cluster[0] / cluster[1]];
+    let dynamic = launch.launch.shared_bytes;
+    match special {
+        Special::Tid(axis) => launch.thread(warp, lane)[axis],
+        Special::Ntid(axis) => launch.launch.block[axis],
+        Special::Ctaid(axis) => block.coordinates[axis],
+        Special::Nctaid(axis) => grid[axis],
+        Special::LaneId => lane as u32,
+        Special::WarpId => warp as u32,
+        Special::NWarpId => launch.launch.threads().div_ceil(WARP as u32),
+        // Blocks are dealt to multiprocessors in turn.
+        Special::SmId => block.index % MULTIPROCESSORS,
+        Special::NSmId => MULTIPROCESSORS,
+        Special::LanemaskEq => 1 << lane,
+        Special::LanemaskLe => !0 >> (31 - lane),
+        Special::LanemaskLt => (1 << lane) - 1,
+        Special::LanemaskGe => !0 << lane,
+        Special::LanemaskGt => !0 << lane & !(1 << lane),
+        Special::Clusterid(axis) => block.coordinates[axis] / cluster[axis],
+        Special::Nclusterid(axis) => grid[axis] / cluster[axis],
+        Special::ClusterCtaid(axis) => in_cluster[axis],
+        Special::ClusterNctaid(axis) => cluster[axis],
+        Special::ClusterCtarank => rank,
+        Special::ClusterNctarank => launch.launch.cluster_blocks(),
+        Special::IsExplicitCluster => u32::from(launch.launch.cluster_blocks() > 1),
+        Special::DynamicSharedSize => dynamic,
+        Special::TotalSharedSize => launch.kernel.shared_bytes + dynamic,
+        Special::GridIdLow | Special::Zero => 0,
+    }
+}
+
+/// Multiprocessors that the emulated device says it has: those of an H100 or H200.
+const MULTIPROCESSORS: u32 = 132;
+
+/// Lane numbers for a message: `0-15, 20`.
+pub(crate) fn list(lanes: Mask) -> String {
+    let mut parts = Vec::new();
+    let mut lane = 0;
+    while lane < WARP as u32 {
+        if lanes >> lane & 1 == 0 {
+            lane += 1;
+            continue;
+        }
+        let run = (lanes >> lane).trailing_ones();
+        parts.push(if run == 1 { lane.to_string() } else { format!("{lane}-{}", lane + run - 1) });
+        lane += run;
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,214 @@
+//! Global memory: named allocations with gaps between them, shared by all blocks of a launch.
+//!
+//! Blocks run on several cores and a kernel may race, so every byte is accessed atomically (relaxed, which costs nothing on the
+//! processors that matter): a race of the kernel is then a finding and never undefined behaviour of the emulator.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::GLOBAL_START;
+use crate::{Error, Result};
+
+/// Unused addresses between two allocations, at least.
+const RED_ZONE: u64 = 4096;
+
+/// What allocations are aligned to, as CUDA promises and textures and tensor maps need.
+const ALIGNMENT: u64 = 512;
+
+/// A live or freed allocation.
+pub(crate) struct Allocation {
+    pub name: String,
+    pub address: u64,
+    pub bytes: u64,
+    pub freed: bool,
+    words: Box<[AtomicU64]>,
+    /// One bit for each byte that was written.
+    defined: Box<[AtomicU64]>,
+}
+
+/// All allocations, by address. A launch only reads the list; their bytes change.
+#[derive(Default)]
+pub(crate) struct Resident {
+    allocations: Vec<Allocation>,
+    next: u64,
+}
+
+impl Resident {
+    /// A new allocation of undefined bytes; `bytes` may be zero.
+    pub(crate) fn allocate(&mut self, name: &str, bytes: u64) -> Result<u64> {
+        let words = usize::try_from(bytes.div_ceil(8)).map_err(|_| Error::Launch(format!("`{name}`: {bytes} bytes do not fit in memory")))?;
+        let address = self.next.max(GLOBAL_START);
+        let zeroed = |count: usize, what: &str| -> Result<Box<[AtomicU64]>> {
+            let mut zeros: Vec<u64> = Vec::new();
+            zeros.try_reserve_exact(count).map_err(|_| Error::Launch(format!("`{name}`: no memory for the {what} of {bytes} bytes")))?;
+            drop(zeros);
+            // The standard library asks the system for zeroed pages here, which exist only once they are touched.
+            let zeros = vec![0u64; count];
+            Ok(zeros.into_iter().map(AtomicU64::new).collect())
+        };
+        let (words, defined) = (zeroed(words, "bytes")?, zeroed(words.div_ceil(8), "definedness")?);
+        self.next = (address + bytes + RED_ZONE).next_multiple_of(ALIGNMENT);
+        self.allocations.push(Allocation { name: name.to_string(), address, bytes, freed: false, words, defined });
+        Ok(address)
+    }
+
+    /// Gives the bytes of an allocation back; its addresses are never used again.
+    pub(crate) fn free(&mut self, address: u64) -> Result<()> {
+        let allocation = self.at_start(address)?;
+        allocation.freed = true;
+        allocation.words = Box::default();
+        allocation.defined = Box::default();
+        Ok(())
+    }
+
+    fn at_start(&mut self, address: u64) -> Result<&mut Allocation> {
+        let found = self.allocations.iter_mut().find(|allocation| allocation.address == address && !allocation.freed);
+        found.ok_or_else(|| Error::Launch(format!("{address:#x} is not the start of an allocation")))
+    }
+
+    /// The live allocation that holds `bytes` bytes from `address`, for the host's own copies.
+    pub(crate) fn range(&self, address: u64, bytes: u64) -> Result<(&Allocation, u64)> {
+        let found = self.find(address).map(|index| &self.allocations[index]).filter(|allocation| !allocation.freed);
+        found
+            .map(|allocation| (allocation, address - allocation.address))
+            .filter(|(allocation, offset)| offset + bytes <= allocation.bytes)
+            .ok_or_else(|| Error::Launch(format!("{bytes} bytes at {address:#x} are not within an allocation")))
+    }
+
+    /// Index of the last allocation, live or freed, that starts at or before an address.
+    #[inline]
+    pub(crate) fn find(&self, address: u64) -> Option<usize> {
+        self.allocations.partition_point(|allocation| allocation.address <= address).checked_sub(1)
+    }
+
+    /// An allocation by its index.
+    #[inline(always)]
+    pub(crate) fn get(&self, index: usize) -> &Allocation {
+        &self.allocations[index]
+    }
+}
+
+impl Allocation {
+    /// Whether `size` bytes from an address lie inside.
+    #[inline(always)]
+    pub(crate) fn holds(&self, address: u64, size: u64) -> bool {
+        let offset = address.wrapping_sub(self.address);
+        offset <= self.bytes && size <= self.bytes - offset && !self.freed
+    }
+
+    #[inline(always)]
+    fn byte<A>(&self, offset: u64) -> &A {
+        debug_assert!(offset + size_of::<A>() as u64 <= self.words.len() as u64 * 8 && offset % align_of::<A>() as u64 == 0);
+        // SAFETY: callers hand in offsets inside the allocation and aligned to `A`, an atomic integer, which every bit pattern
+        // is valid for; the words live as long as `self` and are only ever accessed as atomics.
+        unsafe { &*self.words.as_ptr().cast::<u8>().add(offset as usize).cast::<A>() }
+    }
+
+    /// Reads 1, 2, 4 or 8 aligned bytes inside the allocation.
+    #[inline(always)]
+    pub(crate) fn load(&self, offset: u64, size: u32) -> u64 {
+        match size {
+            1 => u64::from(self.byte::<AtomicU8>(offset).load(Relaxed)),
+            2 => u64::from(self.byte::<AtomicU16>(offset).load(Relaxed)),
+            4 => u64::from(self.byte::<AtomicU32>(offset).load(Relaxed)),
+            _ => self.byte::<AtomicU64>(offset).load(Relaxed),
+        }
+    }
+
+    /// Writes 1, 2, 4 or 8 aligned bytes inside the allocation.
+    #[inline(always)]
+    pub(crate) fn store(&self, offset: u64, size: u32, value: u64) {
+        match size {
+            1 => self.byte::<AtomicU8>(offset).store(value as u8, Relaxed),
+            2 => self.byte::<AtomicU16>(offset).store(value as u16, Relaxed),
+            4 => self.byte::<AtomicU32>(offset).store(value as u32, Relaxed),
+            _ => self.byte::<AtomicU64>(offset).store(value, Relaxed),
+        }
+    }
+
+    /// Replaces 2, 4 or 8 aligned bytes by a function of them, in one step that no other access comes between; what was there
+    /// before.
+    #[inline]
+    pub(crate) fn update(&self, offset: u64, size: u32, f: impl Fn(u64) -> u64) -> u64 {
+        macro_rules! update {
+            ($atomic:ty, $int:ty) => {{
+                let cell = self.byte::<$atomic>(offset);
+                let mut old = cell.load(Relaxed);
+                // A relaxed exchange would do for the value; acquire and release keep the emulator's own order of events simple.
+                while let Err(seen) = cell.compare_exchange_weak(
+                    old,
+                    f(old as u64) as $int,
+                    std::sync::atomic::Ordering::AcqRel,
+                    std::sync::atomic::Ordering::Relaxed,
+                ) {
+                    old = seen;
+                }
+                old as u64
+            }};
+        }
+        match size {
+            1 => update!(AtomicU8, u8),
+            2 => update!(AtomicU16, u16),
+            4 => update!(AtomicU32, u32),
+            _ => update!(AtomicU64, u64),
+        }
+    }
+
+    /// Which of up to 32 bytes from `offset` were written, the first in bit 0; they may not straddle more than two words of 64.
+    #[inline(always)]
+    pub(crate) fn defined(&self, offset: u64, count: u32) -> u32 {
+        let (word, bit) = (offset as usize / 64, offset % 64);
+        let low = self.defined[word].load(Relaxed) >> bit;
+        let high = if bit + u64::from(count) > 64 { self.defined[word + 1].load(Relaxed) << (64 - bit) } else { 0 };
+        (low | high) as u32 & super::bits::ones(count)
+    }
+
+    /// Says which of up to 32 bytes from `offset` are defined from now on.
+    #[inline(always)]
+    pub(crate) fn set_defined(&self, offset: u64, count: u32, values: u32) {
+        let ones = super::bits::ones(count);
+        if self.defined(offset, count) == values & ones {
+            return;
+        }
+        let (word, bit) = (offset as usize / 64, offset % 64);
+        let put = |word: usize, mask: u64, values: u64| {
+            self.defined[word].fetch_or(mask & values, Relaxed);
+            self.defined[word].fetch_and(!mask | values, Relaxed);
+        };
+        put(word, u64::from(ones) << bit, u64::from(values & ones) << bit);
+        if bit + u64::from(count) > 64 {
+            let shift = 64 - bit;
+            put(word + 1, u64::from(ones) >> shift, u64::from(values & ones) >> shift);
+        }
+    }
+
+    /// Copies the host's bytes in and marks them defined.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        for (at, &byte) in bytes.iter().enumerate() {
+            self.store(offset + at as u64, 1, u64::from(byte));
+        }
+        self.define(offset, bytes.len() as u64, true);
+    }
+
+    /// Copies bytes out to the host.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = self.load(offset + at as u64, 1) as u8;
+        }
+    }
+
+    /// Marks a range written or not written.
+    pub(crate) fn define(&self, offset: u64, bytes: u64, defined: bool) {
+        let values = if defined { !0 } else { 0 };
+        let mut at = offset;
+        while at < offset + bytes {
+            let count = (offset + bytes - at).min(32) as u32;
+            self.set_defined(at, count, values);
+            at += u64::from(count);
+        }
+    }
+
+    /// First byte of a range that nobody has written.
+    pub(crate) fn first_undefined(&self, offset: u64, bytes: u64) -> Option<u64> {
+        (offset..offset + bytes).find(|&at| self.defined(at, 1) == 0)
+    }
+}

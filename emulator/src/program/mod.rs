@@ -1,0 +1,302 @@
+//! A module made ready to run: names resolved to register slots and program counters, each instruction decoded into the code that
+//! executes it.
+
+mod lower;
+mod scope;
+
+use std::collections::BTreeMap;
+
+use crate::machine::execute::Execute;
+use crate::machine::registers::{Bank, Mask, Pred, Reg};
+use crate::ptx::ast;
+use crate::{Error, Result};
+
+pub(crate) use lower::{Decoded, Lowering, Symbol};
+
+/// A PTX module, parsed and decoded; immutable, shared by any number of launches.
+pub struct Program {
+    pub(crate) instructions: Vec<Instruction>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) variables: Vec<Variable>,
+    kernels: BTreeMap<String, Kernel>,
+    files: BTreeMap<u32, String>,
+    target: String,
+}
+
+/// An entry point.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// As in the PTX; C++ names are mangled unless the kernel is `extern "C"`.
+    pub name: String,
+    /// In order.
+    pub parameters: Vec<Parameter>,
+    /// Bytes of statically sized shared memory.
+    pub shared_bytes: u32,
+    /// Bytes of local memory per thread (stack and spilled arrays of the PTX, without called functions).
+    pub local_bytes: u32,
+    /// `.maxntid`, `.reqntid`, `.reqnctapercluster` and their like, as written.
+    pub directives: BTreeMap<String, Vec<u32>>,
+    pub(crate) function: usize,
+}
+
+/// A kernel's parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// As in the PTX: `kernel_param_0`.
+    pub name: String,
+    /// First byte among the packed arguments.
+    pub offset: usize,
+    /// Bytes.
+    pub size: usize,
+    /// Bytes.
+    pub align: usize,
+    /// Type as declared; a structure by value is an array of `B8`.
+    pub ty: ast::Type,
+}
+
+impl Kernel {
+    /// Bytes that all arguments take when packed with their alignments.
+    pub fn argument_bytes(&self) -> usize {
+        self.parameters.last().map_or(0, |last| last.offset + last.size)
+    }
+}
+
+/// A variable at module scope in global or constant memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Variable {
+    pub name: String,
+    pub constant: bool,
+    pub align: u64,
+    /// First values; the rest up to `bytes` is zero.
+    pub initial: Vec<u8>,
+    /// Places in `initial` that hold the address of another variable plus an offset.
+    pub relocations: Vec<Relocation>,
+    pub bytes: u64,
+}
+
+/// `initial[at..at + 8]` is the address of `variables[target]` plus `offset`.
+#[derive(Debug, Clone)]
+pub(crate) struct Relocation {
+    pub at: usize,
+    pub target: usize,
+    pub offset: i64,
+}
+
+/// A kernel's or device function's code and frame.
+pub(crate) struct Function {
+    pub name: String,
+    /// First instruction.
+    pub entry: u32,
+    pub frame: Frame,
+    /// Byte offsets of the parameters in the frame's local memory (of a kernel: among its packed arguments), with their sizes.
+    pub parameters: Vec<(u32, u32)>,
+    /// The same of the returned values.
+    pub returns: Vec<(u32, u32)>,
+}
+
+/// Registers per bank.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub predicates: u32,
+    pub b16: u32,
+    pub b32: u32,
+    pub b64: u32,
+}
+
+impl Counts {
+    pub(crate) fn total(&self) -> u32 {
+        self.predicates + self.b16 + self.b32 + self.b64
+    }
+}
+
+/// What a call of a function needs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Frame {
+    pub counts: Counts,
+    /// Immediates and addresses known when the module is loaded.
+    pub constants: Vec<Constant>,
+    /// Special registers that keep their value while the warp lives, and the 32-bit registers that hold them.
+    pub specials: Vec<(Special, Reg<u32>)>,
+    /// Addresses known only when a call is made, and the 64-bit registers that hold them.
+    pub addresses: Vec<(Address, Reg<u64>)>,
+    /// Bytes of local memory.
+    pub local_bytes: u32,
+}
+
+/// A register slot that always holds `bits`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Constant {
+    pub bank: Bank,
+    pub index: u32,
+    pub id: u32,
+    pub bits: u64,
+}
+
+/// An address that differs from launch to launch or from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Address {
+    /// Of a module-scope variable, in its own space, plus bytes.
+    Variable { index: usize, offset: i64 },
+    /// Of a byte of the frame's local memory, in the local space.
+    Local { offset: i64 },
+}
+
+/// Special registers that do not change during a warp's life; all are 32 bits wide here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // PTX's own names
+pub(crate) enum Special {
+    Tid(usize),
+    Ntid(usize),
+    Ctaid(usize),
+    Nctaid(usize),
+    LaneId,
+    WarpId,
+    NWarpId,
+    SmId,
+    NSmId,
+    LanemaskEq,
+    LanemaskLe,
+    LanemaskLt,
+    LanemaskGe,
+    LanemaskGt,
+    Clusterid(usize),
+    Nclusterid(usize),
+    ClusterCtaid(usize),
+    ClusterNctaid(usize),
+    ClusterCtarank,
+    ClusterNctarank,
+    IsExplicitCluster,
+    DynamicSharedSize,
+    TotalSharedSize,
+    GridIdLow,
+    Zero,
+}
+
+/// `@p` or `@!p`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guard {
+    pub register: Pred,
+    pub negated: bool,
+}
+
+/// One decoded instruction.
+pub(crate) struct Instruction {
+    pub guard: Option<Guard>,
+    pub op: Box<dyn Execute>,
+    /// Definedness ids of all registers read (without the guard) and written.
+    pub reads: Box<[u32]>,
+    pub writes: Box<[u32]>,
+    /// The reads whose value decides where control, an address or other lanes go: an undefined lane there is a finding.
+    pub critical: Box<[u32]>,
+    /// The operation says itself which destinations are undefined.
+    pub own_taint: bool,
+    /// Lanes must meet here before it executes.
+    pub meeting: Option<Meeting>,
+    pub class: Class,
+    /// Line in the PTX.
+    pub line: u32,
+    pub location: Option<ast::Location>,
+    /// As PTX, for findings and traces.
+    pub text: Box<str>,
+}
+
+/// Which lanes a `.sync` instruction waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Meeting {
+    /// All lanes that have not exited (`.aligned`).
+    Warp,
+    /// Those in a membermask: a 32-bit register.
+    Members(Reg<u32>),
+}
+
+/// What an instruction costs on a GPU, for the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Integer and logic.
+    Integer,
+    /// f32, f16 and bf16 arithmetic.
+    Float,
+    /// f64 arithmetic.
+    Double,
+    /// Approximations on the special-function units: exponentials, reciprocals, square roots, trigonometry.
+    Special,
+    /// Conversions between types.
+    Convert,
+    /// Moves, selects, predicates.
+    Move,
+    /// Branches, calls, exits.
+    Control,
+    /// Loads and stores of global memory.
+    Global,
+    /// Loads and stores of shared memory, `ldmatrix` and `stmatrix`.
+    Shared,
+    /// Loads and stores of local memory.
+    Local,
+    /// Loads of constants and parameters.
+    Constant,
+    /// Atomics and reductions in memory.
+    Atomic,
+    /// Shuffles, votes, matches, warp reductions.
+    Warp,
+    /// Barriers, fences and waits.
+    Barrier,
+    /// Asynchronous copies.
+    Copy,
+    /// Matrix products.
+    Matrix,
+}
+
+impl Program {
+    /// Parses and decodes PTX.
+    ///
+    /// # Errors
+    /// Text that is not PTX, an instruction that the emulator does not know, a name that is not declared: each with its line.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::new(&crate::ptx::parse(text)?)
+    }
+
+    /// Decodes a syntax tree.
+    ///
+    /// # Errors
+    /// As [`Program::parse`], but for the syntax.
+    pub fn new(module: &ast::Module) -> Result<Self> {
+        lower::lower(module)
+    }
+
+    /// The entry point of this name.
+    ///
+    /// # Errors
+    /// No such kernel; the message lists those that the module has.
+    pub fn kernel(&self, name: &str) -> Result<&Kernel> {
+        self.kernels.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.kernels.keys().map(String::as_str).collect();
+            Error::Launch(format!("no kernel `{name}` in this module; it has: {}", names.join(", ")))
+        })
+    }
+
+    /// All entry points, by name.
+    pub fn kernels(&self) -> impl Iterator<Item = &Kernel> {
+        self.kernels.values()
+    }
+
+    /// `.target`: `sm_90a`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Name of the source file that a location speaks of.
+    pub fn file(&self, location: ast::Location) -> Option<&str> {
+        self.files.get(&location.file).map(String::as_str)
+    }
+
+    /// The instruction's mask of lanes where its guard holds.
+    #[inline(always)]
+    pub(crate) fn guarded(guard: Option<Guard>, registers: &crate::machine::registers::Registers, lanes: Mask) -> Mask {
+        match guard {
+            None => lanes,
+            Some(Guard { register, negated: false }) => lanes & registers.predicate(register),
+            Some(Guard { register, negated: true }) => lanes & !registers.predicate(register),
+        }
+    }
+}
