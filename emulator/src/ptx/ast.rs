@@ -9,6 +9,8 @@ pub struct Module {
     pub version: (u32, u32),
     /// `.target`, first name: `sm_90a`.
     pub target: String,
+    /// `.alias name, target;`: further names of functions.
+    pub aliases: BTreeMap<String, String>,
     /// Source files by the number that `.loc` uses.
     pub files: BTreeMap<u32, String>,
     /// Module-scope variables: `.global`, `.const`, `.shared`, also those declared `.extern`.
@@ -30,6 +32,8 @@ pub enum Space {
     Local,
     /// `.param`
     Param,
+    /// `.reg` as parameter or return value of a device function: a register of that name inside it.
+    Register,
 }
 
 /// The fundamental types, by the names that PTX gives them.
@@ -56,6 +60,52 @@ pub enum Type {
     BF16x2,
     F32,
     F64,
+}
+
+impl Type {
+    /// All of them with their names and bytes; a predicate counts as one byte.
+    const TABLE: [(Type, &'static str, u32); 20] = [
+        (Type::Pred, "pred", 1),
+        (Type::B8, "b8", 1),
+        (Type::B16, "b16", 2),
+        (Type::B32, "b32", 4),
+        (Type::B64, "b64", 8),
+        (Type::B128, "b128", 16),
+        (Type::U8, "u8", 1),
+        (Type::U16, "u16", 2),
+        (Type::U32, "u32", 4),
+        (Type::U64, "u64", 8),
+        (Type::S8, "s8", 1),
+        (Type::S16, "s16", 2),
+        (Type::S32, "s32", 4),
+        (Type::S64, "s64", 8),
+        (Type::F16, "f16", 2),
+        (Type::F16x2, "f16x2", 4),
+        (Type::BF16, "bf16", 2),
+        (Type::BF16x2, "bf16x2", 4),
+        (Type::F32, "f32", 4),
+        (Type::F64, "f64", 8),
+    ];
+
+    /// The type that PTX calls so (`"f32"`, no dot); `None` for what is not in the list.
+    pub fn from_name(name: &str) -> Option<Type> {
+        Self::TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+
+    /// PTX's name, without the dot.
+    pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Bytes of one value; 1 for a predicate.
+    pub fn bytes(self) -> u32 {
+        self.row().2
+    }
+
+    /// The table has the order of the variants.
+    fn row(self) -> &'static (Type, &'static str, u32) {
+        &Self::TABLE[self as usize]
+    }
 }
 
 /// A variable or parameter: `.shared .align 16 .b8 tile[2048];`.
@@ -149,10 +199,12 @@ pub enum Statement {
         /// Line in the PTX text, from 1.
         line: u32,
     },
-    /// `name: .callprototype (…) _ (…);` of an indirect call, kept as text.
+    /// `name: .callprototype (…) _ (…);` or `name: .calltargets f, g;` of an indirect call, kept as text.
     CallPrototype {
         /// The label that the prototype carries.
         name: String,
+        /// What follows the label, directive included, one space between tokens.
+        text: String,
         /// Line in the PTX text, from 1.
         line: u32,
     },
