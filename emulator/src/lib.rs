@@ -6,9 +6,21 @@
 //! (syntax tree to decoded instructions) and `machine` (warps, blocks, clusters, the scheduler).
 #![warn(missing_docs)]
 
+pub mod check;
+pub mod count;
+pub mod device;
 pub mod error;
+mod isa;
+mod machine;
+mod memory;
 pub mod numeric;
+pub mod program;
 pub mod ptx;
 pub mod tensor;
 
+pub use check::{Finding, Kind, Place};
+pub use count::Counters;
+pub use device::{Device, Module};
 pub use error::{Error, Result};
+pub use machine::launch::{Launch, Order, Report};
+pub use program::{Kernel, Parameter, Program};

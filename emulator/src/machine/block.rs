@@ -16,6 +16,28 @@ pub(crate) struct Block {
     pub barriers: [Barrier; BARRIERS],
     /// Lanes of each warp that have not exited.
     pub alive: Vec<Mask>,
+    /// Lanes of each warp that waited and may go on.
+    pub woken: Vec<Mask>,
+}
+
+impl Block {
+    /// Starts the next phase of a barrier if all that it waits for have arrived, and wakes those who wait; whether it did.
+    pub(crate) fn complete_barrier(&mut self, id: usize) -> bool {
+        let (barrier, alive) = (&mut self.barriers[id], &self.alive);
+        if barrier.arrived.is_empty() {
+            return false;
+        }
+        let everyone = alive.iter().filter(|&&lanes| lanes != 0).count() as u32 * WARP as u32;
+        if barrier.threads(alive) < barrier.expected.unwrap_or(everyone) {
+            return false;
+        }
+        let arrived: u32 = barrier.arrived.iter().map(|lanes| lanes.count_ones()).sum();
+        for (woken, waiting) in self.woken.iter_mut().zip(&barrier.waiting) {
+            *woken |= waiting;
+        }
+        *barrier = Barrier { result: (barrier.holding, arrived), phase: barrier.phase + 1, ..Barrier::default() };
+        true
+    }
 }
 
 /// One numbered barrier: who has arrived in its current phase.

@@ -6,6 +6,7 @@ use super::registers::WARP;
 use crate::check::{Finding, Place};
 use crate::count::Counters;
 use crate::memory::device::Resident;
+use crate::memory::shared::Layout;
 use crate::program::{Kernel, Program};
 use crate::{Error, Result};
 
@@ -96,6 +97,8 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// Addresses in shared memory.
+    pub shared: Layout,
     /// Warp instructions executed so far, counted in slices.
     pub executed: AtomicU64,
     /// The next cluster to start, in the launch's order.

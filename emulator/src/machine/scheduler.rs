@@ -185,8 +185,9 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         let block = Block {
             coordinates,
             index: coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]),
-            shared: Shared::new((kernel.shared_bytes + launch.shared_bytes) as usize),
+            shared: Shared::new(&context.shared),
             barriers: std::array::from_fn(|_| Barrier::default()),
+            woken: vec![0; alive.len()],
             alive,
         };
         for (index, &lanes) in block.alive.iter().enumerate() {

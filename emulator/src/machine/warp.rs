@@ -1,6 +1,7 @@
 //! A warp: its registers and the groups of lanes that are at one place of the program.
 
-use super::registers::{Base, Mask, Registers};
+use super::registers::{Base, Mask, Registers, WARP};
+use crate::memory::bits::Bits;
 
 /// Lanes of a warp that share a program counter and a call stack.
 #[derive(Debug, Clone)]
@@ -49,20 +50,42 @@ pub(crate) struct Warp {
     pub rank: usize,
     pub registers: Registers,
     pub groups: Vec<Group>,
-    /// Lanes that exist: a block's last warp can have fewer than 32.
-    pub lanes: Mask,
     /// Local memory, lane by lane.
     pub local: Vec<u8>,
     /// Local memory per lane, in bytes.
     pub local_stride: usize,
-    /// Defined bytes of `local`, one bit each.
-    pub local_defined: Vec<u64>,
+    /// Defined bytes of `local`.
+    pub local_defined: Bits,
 }
 
 impl Warp {
-    /// Lanes that have not exited.
-    pub(crate) fn alive(&self) -> Mask {
-        self.groups.iter().fold(0, |lanes, group| lanes | group.lanes)
+    /// A warp whose lanes are all in one group.
+    pub(crate) fn new(index: usize, rank: usize, registers: Registers, group: Group) -> Self {
+        let groups = vec![group];
+        Self { index, rank, registers, groups, local: Vec::new(), local_stride: 0, local_defined: Bits::default() }
+    }
+
+    /// Makes each lane's local memory at least `stride` bytes; what is there stays.
+    pub(crate) fn grow_local(&mut self, stride: usize) {
+        let stride = stride.next_multiple_of(64);
+        let (mut bytes, mut defined) = (vec![0; stride * WARP], Bits::new(stride * WARP));
+        for lane in 0..WARP {
+            let (from, to) = (lane * self.local_stride, lane * stride);
+            bytes[to..to + self.local_stride].copy_from_slice(&self.local[from..from + self.local_stride]);
+            for at in 0..self.local_stride {
+                defined.put(to + at, 1, self.local_defined.get(from + at, 1));
+            }
+        }
+        (self.local, self.local_defined, self.local_stride) = (bytes, defined, stride);
+    }
+
+    /// Makes a range of some lanes' local memory undefined again.
+    pub(crate) fn forget_local(&mut self, offset: usize, bytes: usize, lanes: Mask) {
+        for lane in (0..WARP).filter(|lane| lanes >> lane & 1 == 1) {
+            for at in (0..bytes).step_by(32) {
+                self.local_defined.put(lane * self.local_stride + offset + at, (bytes - at).min(32) as u32, 0);
+            }
+        }
     }
 
     /// Merges groups that have met: same place, same calls, both ready.

@@ -159,8 +159,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
                 if others != 0 {
                     split(cx.warp, group, others, pc + 1);
                 }
-                // What was executed may have woken its own warp already: then there is nothing to wait for.
-                group.state = if std::mem::take(&mut cx.warp.woken_while_running) { State::Woken } else { State::Waiting };
+                group.state = State::Waiting;
                 return End::Moved;
             }
             Flow::Yield => {

@@ -37,6 +37,17 @@ impl Bits {
         }
     }
 
+    /// Sets bits `at .. at + count`.
+    pub(crate) fn fill(&mut self, at: usize, count: usize) {
+        let end = at + count;
+        let mut at = at;
+        while at < end {
+            let step = (end - at).min(32) as u32;
+            self.put(at, step, !0);
+            at += step as usize;
+        }
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.words.fill(0);

@@ -36,7 +36,28 @@ pub struct Kernel {
     pub local_bytes: u32,
     /// `.maxntid`, `.reqntid`, `.reqnctapercluster` and their like, as written.
     pub directives: BTreeMap<String, Vec<u32>>,
+    /// Where the static shared variables lie; there are gaps between them.
+    pub(crate) shared_variables: Vec<SharedVariable>,
+    /// Shared address behind the last of them.
+    pub(crate) shared_end: u32,
+    /// What dynamic shared memory is aligned to.
+    pub(crate) dynamic_align: u32,
     pub(crate) function: usize,
+}
+
+/// A variable in shared memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SharedVariable {
+    pub name: String,
+    /// Shared address.
+    pub offset: u32,
+    pub bytes: u32,
+}
+
+/// Shared address of the first byte of dynamic shared memory behind static variables that end at `end`.
+pub(crate) fn dynamic_shared_start(end: u32, no_static: bool, align: u32) -> u32 {
+    let gap = if no_static { 0 } else { crate::memory::shared::SHARED_GAP };
+    (end + gap).next_multiple_of(align.max(16))
 }
 
 /// A kernel's parameter.
@@ -55,6 +76,11 @@ pub struct Parameter {
 }
 
 impl Kernel {
+    /// Shared address of the first byte of dynamic shared memory.
+    pub(crate) fn dynamic_start(&self) -> u32 {
+        dynamic_shared_start(self.shared_end, self.shared_variables.is_empty(), self.dynamic_align)
+    }
+
     /// Bytes that all arguments take when packed with their alignments.
     pub fn argument_bytes(&self) -> usize {
         self.parameters.last().map_or(0, |last| last.offset + last.size)
@@ -66,7 +92,6 @@ impl Kernel {
 pub(crate) struct Variable {
     pub name: String,
     pub constant: bool,
-    pub align: u64,
     /// First values; the rest up to `bytes` is zero.
     pub initial: Vec<u8>,
     /// Places in `initial` that hold the address of another variable plus an offset.
