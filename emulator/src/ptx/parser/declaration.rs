@@ -4,7 +4,7 @@ use super::{Kind, Parser};
 use crate::Result;
 use crate::ptx::ast::{Initial, Space, Type, Variable};
 
-/// How many zeros may be filled into short rows of an initialiser.
+/// How many zeros may be filled into short rows of initialisers, in the whole module: a short text must not fill the memory.
 const MAX_FILLED: usize = 1 << 20;
 
 /// What is written in front of the names of a declaration.
@@ -57,7 +57,7 @@ impl Parser<'_> {
         let space = match self.kind() {
             Kind::Dot("global") => Space::Global,
             Kind::Dot("const") => Space::Const,
-            Kind::Dot("shared" | "shared::cta") => Space::Shared,
+            Kind::Dot("shared") => Space::Shared,
             Kind::Dot("local") => Space::Local,
             Kind::Dot("param") => Space::Param,
             _ => return None,
@@ -153,7 +153,10 @@ impl Parser<'_> {
             (0, _) => Some(known),
             (1, 0) if extents.first() == Some(&None) => None,
             (_, 0) => return refuse("may leave only its first extent open"),
-            _ => Some(written),
+            _ => match written.checked_next_multiple_of(known) {
+                Some(length) => Some(length),
+                None => return refuse("has rows without elements"),
+            },
         };
         let natural = prefix.element.bytes().saturating_mul(prefix.vector);
         Ok(Variable {
@@ -203,16 +206,18 @@ impl Parser<'_> {
                 // With an extent left open, a row is as long as it is written.
                 let full = rows.iter().try_fold(1_u64, |product, extent| product.checked_mul((*extent)?));
                 let Some(full) = full else { return Ok(()) };
-                let written = values.len() - start;
-                match usize::try_from(full) {
-                    Ok(full) if written > full => parser.fail(format!("more than the {full} initial values of this row")),
-                    Ok(full) if full - written <= MAX_FILLED.saturating_sub(values.len()) => {
-                        values.resize(start + full, Initial::Integer(0));
-                        Ok(())
-                    }
-                    _ if full == written as u64 => Ok(()),
-                    _ => parser.fail(format!("a row of {full} elements is too long to be filled with zeros")),
+                let written = (values.len() - start) as u64;
+                if written > full {
+                    return parser.fail(format!("this row has {full} elements, but {written} initial values"));
                 }
+                let missing = usize::try_from(full - written).unwrap_or(usize::MAX);
+                if missing > MAX_FILLED - parser.filled {
+                    return parser
+                        .fail(format!("{missing} zeros are too many to be filled in; write the values without inner braces"));
+                }
+                parser.filled += missing;
+                values.resize(values.len() + missing, Initial::Integer(0));
+                Ok(())
             })
         })
     }

@@ -85,9 +85,7 @@ impl Parser<'_> {
             Kind::Dot("loc") => self.loc()?,
             Kind::Dot("pragma") => self.pragma()?,
             Kind::Dot("reg") => self.registers(statements)?,
-            Kind::Dot(
-                "visible" | "weak" | "common" | "extern" | "global" | "const" | "shared" | "shared::cta" | "local" | "param",
-            ) => {
+            Kind::Dot("visible" | "weak" | "common" | "extern" | "global" | "const" | "shared" | "local" | "param") => {
                 let is_extern = self.linkage();
                 self.variables(is_extern, &mut |variable| statements.push(Statement::Variable(variable)))?;
             }

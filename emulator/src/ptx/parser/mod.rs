@@ -4,6 +4,8 @@
 
 mod declaration;
 mod function;
+#[cfg(test)]
+mod fuzz;
 mod operand;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ const MAX_DEPTH: u32 = 64;
 /// [`Error::Syntax`](crate::Error::Syntax) with the place of the first thing that is not PTX, or that is PTX which the syntax
 /// tree has no place for (textures, sub-byte types, 32-bit addresses, variables indexed with `[]`).
 pub fn parse(text: &str) -> Result<Module> {
-    let mut parser = Parser { text, tokens: tokens(text)?, position: 0, depth: 0, location: None };
+    let mut parser = Parser { text, tokens: tokens(text)?, position: 0, depth: 0, filled: 0, location: None };
     parser.module()
 }
 
@@ -31,6 +33,8 @@ struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     position: usize,
     depth: u32,
+    /// Zeros that short rows of initialisers have been given so far.
+    filled: usize,
     /// The `.loc` in force.
     location: Option<Location>,
 }

@@ -89,14 +89,12 @@ impl Parser<'_> {
             items.push(parser.operand()?);
             Ok(())
         })?;
-        Ok(match <[Operand; 1]>::try_from(items) {
-            Ok([Operand::Name(name)]) => Operand::Address { base: Some(name), offset: 0 },
-            Ok([Operand::Offset { name, offset }]) => Operand::Address { base: Some(name), offset },
-            Ok([Operand::Integer(value)]) => Operand::Address { base: None, offset: value as i64 },
-            Ok([Operand::Vector(items)]) => Operand::AddressList(vec![Operand::Vector(items)]),
-            Ok(_) => return Err(super::error_at(self.text, start.offset, "expected an address".into())),
-            Err(items) if items.is_empty() => return Err(super::error_at(self.text, start.offset, "expected an address".into())),
-            Err(items) => Operand::AddressList(items),
+        Ok(match items.as_slice() {
+            [Operand::Name(name)] => Operand::Address { base: Some(name.clone()), offset: 0 },
+            [Operand::Offset { name, offset }] => Operand::Address { base: Some(name.clone()), offset: *offset },
+            [Operand::Integer(value)] => Operand::Address { base: None, offset: *value as i64 },
+            [Operand::Vector(_)] | [_, _, ..] => Operand::AddressList(items),
+            _ => return Err(super::error_at(self.text, start.offset, "expected an address".into())),
         })
     }
 
