@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
+use crate::Result;
 use crate::machine::launch::{Context, Launch, Report, validate};
 use crate::machine::scheduler;
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
 use crate::program::Program;
-use crate::Result;
 
 /// An emulated GPU.
 #[derive(Default)]
@@ -156,4 +156,3 @@ impl std::fmt::Debug for Device {
         f.debug_struct("Device").finish_non_exhaustive()
     }
 }
-

@@ -1,5 +1,7 @@
 //! What a kernel did wrong, and how it is told.
 
+pub(crate) mod races;
+
 use std::collections::BTreeMap;
 use std::fmt;
 

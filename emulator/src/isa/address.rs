@@ -52,7 +52,9 @@ impl AddressOperand {
                 cx.note_critical(id);
                 Ok((Self { base: Base::Narrow(Reg::new(index, id)), offset: *offset }, target))
             }
-            Symbol::Memory { space: Space::Shared, offset: fixed } => Ok((Self { base: Base::None, offset: at(fixed) }, Target::Shared)),
+            Symbol::Memory { space: Space::Shared, offset: fixed } => {
+                Ok((Self { base: Base::None, offset: at(fixed) }, Target::Shared))
+            }
             Symbol::Memory { offset: fixed, .. } => {
                 let base = cx.address_register(Address::Local { offset: at(fixed) });
                 Ok((Self { base: Base::Wide(base), offset: 0 }, Target::Local))
@@ -130,7 +132,9 @@ impl Cx<'_> {
                                 data.words[word][lane] = word_of(bytes);
                             }
                         }
-                        None => self.report_at(Kind::OutOfBounds, lane, Some(address), None, || "read beyond the kernel's parameters".into()),
+                        None => self.report_at(Kind::OutOfBounds, lane, Some(address), None, || {
+                            "read beyond the kernel's parameters".into()
+                        }),
                     }
                 }
                 Target::Local => {
@@ -197,7 +201,9 @@ impl Cx<'_> {
         if address % u64::from(size) == 0 {
             return true;
         }
-        self.report_at(Kind::Misaligned, lane, Some(address), None, || format!("{size} bytes at an address that is not a multiple of {size}"));
+        self.report_at(Kind::Misaligned, lane, Some(address), None, || {
+            format!("{size} bytes at an address that is not a multiple of {size}")
+        });
         false
     }
 
@@ -210,7 +216,9 @@ impl Cx<'_> {
         let position = self.blocks.get(rank).and_then(|block| block.shared.position(address, size));
         if position.is_none() {
             let buffer = self.launch.shared.nearest(address);
-            self.report_at(Kind::OutOfBounds, lane, Some(u64::from(address)), buffer, || format!("{size} bytes outside the block's shared memory"));
+            self.report_at(Kind::OutOfBounds, lane, Some(u64::from(address)), buffer, || {
+                format!("{size} bytes outside the block's shared memory")
+            });
         }
         Some((rank, position?))
     }

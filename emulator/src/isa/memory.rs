@@ -91,10 +91,13 @@ impl<const W: usize> Execute for Store<W> {
                     data.words[(word + 1).min(W - 1)][lane] = (bits >> 32) as u32;
                 }
             }
-            for lane in lanes_of(cx.undefined(element.id) & cx.active) {
+            let undefined = if cx.checked() { cx.undefined(element.id) & cx.active } else { 0 };
+            for lane in lanes_of(undefined) {
                 data.undefined[lane] |= crate::memory::bits::ones(self.size) << element.at;
                 if matches!(self.target, Target::Global | Target::Generic) {
-                    cx.report(Kind::Uninitialized, lane, || "a value that was never computed from anything written is stored".into());
+                    cx.report(Kind::Uninitialized, lane, || {
+                        "a value that was never computed from anything written is stored".into()
+                    });
                 }
             }
         }
@@ -114,7 +117,8 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v2" => lanes = 2,
             "v4" => lanes = 4,
             "v8" => lanes = 8,
-            "nc" | "volatile" | "weak" | "relaxed" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "nc" | "volatile" | "weak" | "relaxed" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv"
+            | "wb" | "wt" => {}
             other => ty = Some(Type::from_name(other).ok_or_else(|| cx.unsupported(i))?),
         }
     }

@@ -144,11 +144,18 @@ pub(crate) fn validate(kernel: &Kernel, launch: &Launch) -> Result<()> {
     }
     let cluster = product(launch.cluster);
     if cluster == 0 || cluster > 16 || (0..3).any(|axis| launch.grid[axis] % launch.cluster[axis] != 0) {
-        return fail(format!("clusters of {:?} blocks do not divide the grid {:?} into parts of 1 to 16", launch.cluster, launch.grid));
+        return fail(format!(
+            "clusters of {:?} blocks do not divide the grid {:?} into parts of 1 to 16",
+            launch.cluster, launch.grid
+        ));
     }
     let wanted = kernel.argument_bytes();
     if launch.arguments.len() != wanted {
-        return fail(format!("{} bytes of arguments given, its {} parameters take {wanted}", launch.arguments.len(), kernel.parameters.len()));
+        return fail(format!(
+            "{} bytes of arguments given, its {} parameters take {wanted}",
+            launch.arguments.len(),
+            kernel.parameters.len()
+        ));
     }
     let shared = u64::from(kernel.shared_bytes) + u64::from(launch.shared_bytes);
     if shared > crate::memory::shared::MAX_BYTES {

@@ -71,14 +71,22 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     if context.exhausted.load(Acquire) {
         let limit = context.launch.max_instructions;
-        return Err(Error::Launch(format!("kernel `{}`: stopped after {limit} warp instructions; is there an endless loop?", context.kernel.name)));
+        return Err(Error::Launch(format!(
+            "kernel `{}`: stopped after {limit} warp instructions; is there an endless loop?",
+            context.kernel.name
+        )));
     }
     Ok(Report { findings: findings.into_sorted(), counters })
 }
 
 /// Takes clusters from the launch until none are left.
 fn work(context: &Context, workers: usize) -> Worker {
-    let mut worker = Worker { findings: Findings::default(), counters: Counters::new(context.program.instructions.len()), effects: 0, executed: 0 };
+    let mut worker = Worker {
+        findings: Findings::default(),
+        counters: Counters::new(context.program.instructions.len()),
+        effects: 0,
+        executed: 0,
+    };
     let mut random = match context.launch.order {
         Order::Seeded(seed) => Some(Random::new(seed)),
         Order::Natural => None,
@@ -278,7 +286,8 @@ fn explain(cluster: &mut Cluster, context: &Context, worker: &mut Worker) {
     let mut message = String::from("nothing can go on");
     for &(pc, [x, y, z], warp, lanes) in waits.iter().take(16) {
         let place = context.place(pc);
-        message += &format!("\n    block ({x}, {y}, {z}) warp {warp} lanes {} wait at {place}: `{}`", list(lanes), place.instruction);
+        message +=
+            &format!("\n    block ({x}, {y}, {z}) warp {warp} lanes {} wait at {place}: `{}`", list(lanes), place.instruction);
     }
     if waits.len() > 16 {
         message += &format!("\n    and {} more", waits.len() - 16);

@@ -97,7 +97,12 @@ impl Warp {
             let mut merged = Vec::new();
             for (offset, other) in rest.iter().enumerate() {
                 let joinable = |state: State| matches!(state, State::Ready | State::Meeting);
-                if other.pc == group.pc && joinable(other.state) && joinable(group.state) && other.base == group.base && other.stack == group.stack {
+                if other.pc == group.pc
+                    && joinable(other.state)
+                    && joinable(group.state)
+                    && other.base == group.base
+                    && other.stack == group.stack
+                {
                     group.lanes |= other.lanes;
                     group.state = State::Ready;
                     group.turns = group.turns.min(other.turns);

@@ -46,7 +46,8 @@ pub(crate) fn run_warp(warp: &mut Warp, blocks: &mut [Block], launch: &Context, 
         let resumed = group.state == State::Woken;
         group.state = State::Ready;
         // Lanes that wait further on are met there, so that the warp becomes whole again.
-        let limit = warp.groups.iter().filter(|other| other.state != State::Waiting && other.pc > group.pc && other.base == group.base);
+        let limit =
+            warp.groups.iter().filter(|other| other.state != State::Waiting && other.pc > group.pc && other.base == group.base);
         let limit = limit.map(|other| other.pc).min().unwrap_or(u32::MAX);
         warp.registers.go_to(group.base);
         let rank = warp.rank;
@@ -263,7 +264,9 @@ fn gathered(cx: &mut Cx, meeting: Meeting, come: Mask) -> (Mask, Mask) {
                     complete |= 1 << lane;
                 }
                 if members[lane] >> lane & 1 == 0 {
-                    cx.report(Kind::MissingLanes, lane, || format!("lane {lane} executes this, but its mask {:#010x} does not name it", members[lane]));
+                    cx.report(Kind::MissingLanes, lane, || {
+                        format!("lane {lane} executes this, but its mask {:#010x} does not name it", members[lane])
+                    });
                 }
             }
             (complete, missing)

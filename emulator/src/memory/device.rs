@@ -35,11 +35,14 @@ pub(crate) struct Resident {
 impl Resident {
     /// A new allocation of undefined bytes; `bytes` may be zero.
     pub(crate) fn allocate(&mut self, name: &str, bytes: u64) -> Result<u64> {
-        let words = usize::try_from(bytes.div_ceil(8)).map_err(|_| Error::Launch(format!("`{name}`: {bytes} bytes do not fit in memory")))?;
+        let words = usize::try_from(bytes.div_ceil(8))
+            .map_err(|_| Error::Launch(format!("`{name}`: {bytes} bytes do not fit in memory")))?;
         let address = self.next.max(GLOBAL_START);
         let zeroed = |count: usize, what: &str| -> Result<Box<[AtomicU64]>> {
             let mut zeros: Vec<u64> = Vec::new();
-            zeros.try_reserve_exact(count).map_err(|_| Error::Launch(format!("`{name}`: no memory for the {what} of {bytes} bytes")))?;
+            zeros
+                .try_reserve_exact(count)
+                .map_err(|_| Error::Launch(format!("`{name}`: no memory for the {what} of {bytes} bytes")))?;
             drop(zeros);
             // The standard library asks the system for zeroed pages here, which exist only once they are touched.
             let zeros = vec![0u64; count];

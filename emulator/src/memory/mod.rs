@@ -1,7 +1,7 @@
 //! Memory as a kernel sees it: one generic address space with windows for each state space, every byte known to be written or not.
 
-pub mod device;
 pub(crate) mod bits;
+pub mod device;
 pub(crate) mod shared;
 
 /// Generic addresses of shared memory: this plus the 32-bit shared address.

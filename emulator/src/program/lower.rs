@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::scope::Scopes;
-use super::{Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, Meeting, Parameter, Program, Relocation, SharedVariable, Special, Variable};
+use super::{
+    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, Meeting, Parameter, Program, Relocation, SharedVariable,
+    Special, Variable,
+};
 use crate::isa;
 use crate::machine::execute::Execute;
 use crate::machine::registers::{Bank, Lane, Pred, Reg};
@@ -63,12 +66,14 @@ pub(super) fn lower(module: &ast::Module) -> Result<Program> {
 fn variables(module: &ast::Module, program: &mut Program) -> Result<HashMap<String, usize>> {
     let places = |space| matches!(space, Space::Global | Space::Const);
     let declared: Vec<&ast::Variable> = module.variables.iter().filter(|variable| places(variable.space)).collect();
-    let indices: HashMap<String, usize> = declared.iter().enumerate().map(|(index, variable)| (variable.name.clone(), index)).collect();
+    let indices: HashMap<String, usize> =
+        declared.iter().enumerate().map(|(index, variable)| (variable.name.clone(), index)).collect();
     for variable in declared {
         let element = u64::from(variable.element.bytes());
         let length = variable.length.unwrap_or(0).max(variable.initial.len() as u64);
         let bytes = length.checked_mul(element).filter(|&bytes| bytes < 1 << 40);
-        let bytes = bytes.ok_or_else(|| Error::Invalid { line: variable.line, message: format!("`{}` is too large", variable.name) })?;
+        let bytes =
+            bytes.ok_or_else(|| Error::Invalid { line: variable.line, message: format!("`{}` is too large", variable.name) })?;
         let (mut initial, mut relocations) = (Vec::new(), Vec::new());
         for value in &variable.initial {
             let bits = match value {
@@ -79,7 +84,9 @@ fn variables(module: &ast::Module, program: &mut Program) -> Result<HashMap<Stri
                     let target = *indices.get(name).ok_or_else(|| Error::Unsupported {
                         line: variable.line,
                         instruction: variable.name.clone(),
-                        reason: Some(format!("it is initialised with the address of `{name}`, which is no variable of this module")),
+                        reason: Some(format!(
+                            "it is initialised with the address of `{name}`, which is no variable of this module"
+                        )),
                     })?;
                     relocations.push(Relocation { at: initial.len(), target, offset: *offset });
                     0
@@ -140,7 +147,12 @@ fn each_instruction<'b>(body: &'b [Statement], visit: &mut impl FnMut(&'b ast::I
     }
 }
 
-fn lower_kernel(module: &ast::Module, kernel: &ast::Function, variables: &HashMap<String, usize>, program: &mut Program) -> Result<()> {
+fn lower_kernel(
+    module: &ast::Module,
+    kernel: &ast::Function,
+    variables: &HashMap<String, usize>,
+    program: &mut Program,
+) -> Result<()> {
     let functions = reachable(module, kernel);
     let first_function = program.functions.len() as u32;
     let mut shared = SharedLayout::new(module, &functions)?;
@@ -195,9 +207,17 @@ impl SharedLayout {
                 }
             });
         }
-        let mut layout =
-            Self { variables: Vec::new(), end: SHARED_START, bytes: 0, dynamic_align: 16, module: HashMap::new(), dynamic: Vec::new() };
-        for variable in module.variables.iter().filter(|variable| variable.space == Space::Shared && used.contains(variable.name.as_str())) {
+        let mut layout = Self {
+            variables: Vec::new(),
+            end: SHARED_START,
+            bytes: 0,
+            dynamic_align: 16,
+            module: HashMap::new(),
+            dynamic: Vec::new(),
+        };
+        for variable in
+            module.variables.iter().filter(|variable| variable.space == Space::Shared && used.contains(variable.name.as_str()))
+        {
             if variable.length.is_none() {
                 layout.dynamic_align = layout.dynamic_align.max(variable.align);
                 layout.dynamic.push(variable.name.clone());
@@ -228,7 +248,8 @@ impl SharedLayout {
     }
 
     fn place(&mut self, variable: &ast::Variable) -> Result<u32> {
-        let too_large = || Error::Invalid { line: variable.line, message: format!("`{}` does not fit in shared memory", variable.name) };
+        let too_large =
+            || Error::Invalid { line: variable.line, message: format!("`{}` does not fit in shared memory", variable.name) };
         let bytes = variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes()));
         let bytes = bytes.filter(|&bytes| bytes <= crate::memory::shared::MAX_BYTES).ok_or_else(too_large)? as u32;
         let align = variable.align.max(1).next_power_of_two().max(16);
@@ -341,9 +362,7 @@ impl<'m> Lowering<'m> {
         let body_scope = self.scopes.open(0);
         let (mut parameters, mut returns) = (Vec::new(), Vec::new());
         let mut argument = 0u32;
-        for (variable, list) in
-            function.parameters.iter().map(|v| (v, true)).chain(function.returns.iter().map(|v| (v, false)))
-        {
+        for (variable, list) in function.parameters.iter().map(|v| (v, true)).chain(function.returns.iter().map(|v| (v, false))) {
             if variable.space == Space::Register {
                 return Err(self.unsupported_text(variable.line, &function.name, "parameters in registers"));
             }
@@ -401,7 +420,10 @@ impl<'m> Lowering<'m> {
                     const MAX_REGISTERS: u32 = 1 << 20;
                     match count {
                         Some(count) if *count > MAX_REGISTERS => {
-                            return Err(Error::Invalid { line: *line, message: format!("{count} registers are more than {MAX_REGISTERS}") });
+                            return Err(Error::Invalid {
+                                line: *line,
+                                message: format!("{count} registers are more than {MAX_REGISTERS}"),
+                            });
                         }
                         Some(count) => {
                             for number in 0..*count {
@@ -441,7 +463,8 @@ impl<'m> Lowering<'m> {
 
     fn bytes_of(&self, variable: &ast::Variable) -> Result<u32> {
         const MAX_LOCAL: u64 = 512 * 1024;
-        let bytes = variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes())).filter(|&bytes| bytes <= MAX_LOCAL);
+        let bytes =
+            variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes())).filter(|&bytes| bytes <= MAX_LOCAL);
         let message = || format!("`{}` is larger than the {MAX_LOCAL} bytes of a thread's local memory", variable.name);
         bytes.map(|bytes| bytes as u32).ok_or_else(|| Error::Invalid { line: variable.line, message: message() })
     }
@@ -583,7 +606,9 @@ impl<'m> Lowering<'m> {
                 }
                 Ok((index, id))
             }
-            Symbol::Memory { space: Space::Shared, offset: at } => Ok(self.constant(bank, u64::from(at).wrapping_add_signed(offset))),
+            Symbol::Memory { space: Space::Shared, offset: at } => {
+                Ok(self.constant(bank, u64::from(at).wrapping_add_signed(offset)))
+            }
             Symbol::Argument { offset: at } => Ok(self.constant(bank, u64::from(at).wrapping_add_signed(offset))),
             Symbol::Memory { offset: at, .. } if bank == Bank::B64 => {
                 let register = self.address_register(Address::Local { offset: i64::from(at).wrapping_add(offset) });
@@ -601,7 +626,13 @@ impl<'m> Lowering<'m> {
     /// A slot that always holds these bits.
     pub(crate) fn constant(&mut self, bank: Bank, bits: u64) -> (u32, u32) {
         let bits = match bank {
-            Bank::Predicate => if bits != 0 { u64::from(u32::MAX) } else { 0 },
+            Bank::Predicate => {
+                if bits != 0 {
+                    u64::from(u32::MAX)
+                } else {
+                    0
+                }
+            }
             Bank::B16 => bits & 0xffff,
             Bank::B32 => bits & 0xffff_ffff,
             Bank::B64 => bits,
@@ -736,7 +767,11 @@ impl<'m> Lowering<'m> {
     /// Exactly `N` operands.
     pub(crate) fn operands<'i, const N: usize>(&self, instruction: &'i ast::Instruction) -> Result<&'i [Operand; N]> {
         let given = instruction.operands.len();
-        instruction.operands.as_slice().try_into().map_err(|_| self.invalid(format!("`{instruction}` takes {N} operands, not {given}")))
+        instruction
+            .operands
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.invalid(format!("`{instruction}` takes {N} operands, not {given}")))
     }
 
     /// The components of `{a, b}`, or the operand itself.
