@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::registers::WARP;
 use crate::check::{Finding, Place};
-use crate::count::Counters;
+use crate::count::{Counters, Touched};
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
 use crate::program::{Kernel, Program};
@@ -97,6 +97,8 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// For each allocation the sectors that were read and written.
+    pub touched: Vec<Touched>,
     /// Addresses in shared memory.
     pub shared: Layout,
     /// Warp instructions executed so far, counted in slices.

@@ -86,6 +86,7 @@ fn work(context: &Context, workers: usize) -> Worker {
         counters: Counters::new(context.program.instructions.len()),
         effects: 0,
         executed: 0,
+        last_allocation: 0,
     };
     let mut random = match context.launch.order {
         Order::Seeded(seed) => Some(Random::new(seed)),

@@ -18,6 +18,8 @@ pub(crate) struct Worker {
     pub effects: u64,
     /// Warp instructions executed.
     pub executed: u64,
+    /// The allocation that was accessed last: likely the next one too.
+    pub last_allocation: usize,
 }
 
 /// Why a warp's turn ended.

@@ -315,6 +315,12 @@ impl Program {
         self.files.get(&location.file).map(String::as_str)
     }
 
+    /// Whether an address is the start of one of the module's constants, given where its variables were placed.
+    #[inline(always)]
+    pub(crate) fn is_constant(&self, addresses: &[u64], address: u64) -> bool {
+        !addresses.is_empty() && self.variables.iter().zip(addresses).any(|(variable, &at)| variable.constant && at == address)
+    }
+
     /// The instruction's mask of lanes where its guard holds.
     #[inline(always)]
     pub(crate) fn guarded(guard: Option<Guard>, registers: &crate::machine::registers::Registers, lanes: Mask) -> Mask {
