@@ -175,12 +175,17 @@ mod tests {
         let formula = |bits: u8, mantissa_bits: i32, bias: i32| {
             let (sign, exponent) = (if bits >> 7 == 1 { -1.0 } else { 1.0 }, i32::from(bits & 0x7f) >> mantissa_bits);
             let fraction = f64::from(i32::from(bits) & ((1 << mantissa_bits) - 1)) / f64::from(1 << mantissa_bits);
-            let magnitude = if exponent == 0 { fraction * 2f64.powi(1 - bias) } else { (1.0 + fraction) * 2f64.powi(exponent - bias) };
+            let magnitude =
+                if exponent == 0 { fraction * 2f64.powi(1 - bias) } else { (1.0 + fraction) * 2f64.powi(exponent - bias) };
             sign * magnitude
         };
         for bits in 0..=u8::MAX {
             let value = f64::from(e4m3(bits));
-            if bits & 0x7f == 0x7f { assert!(value.is_nan()) } else { assert_eq!(value, formula(bits, 3, 7), "e4m3 {bits:#x}") }
+            if bits & 0x7f == 0x7f {
+                assert!(value.is_nan())
+            } else {
+                assert_eq!(value, formula(bits, 3, 7), "e4m3 {bits:#x}")
+            }
 
             let value = f64::from(f16_bits(u16::from(bits) << 8));
             match bits & 0x7f {

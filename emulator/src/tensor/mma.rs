@@ -3,10 +3,10 @@
 //! # Numerics
 //!
 //! Products and sums are f32. Element `(i, j)` of D is `((C[i][j] + A[i][0]·B[0][j]) + A[i][1]·B[1][j]) + …` in the order of k,
-//! each addition rounded to nearest even. The manual leaves the order and the precision of the hardware's sums open (ISA
-//! 9.7.14.5.14: "accumulation order, rounding and handling of subnormal inputs are unspecified"; Hopper's fp8 sums are known to
-//! keep fewer bits than f32), so agreement with a GPU is to within a tolerance, not to the bit. The result here is the same on
-//! every processor. An f16 D is rounded once, at the end. tf32 operands lose their low 13 bits. Integer sums are exact, and
+//! each product and sum rounded to nearest even (a product is exact unless it leaves f32's range). The manual leaves the hardware's
+//! order of accumulation, rounding and treatment of subnormal inputs open (ISA 9.7.14.5.14), and Hopper's fp8 sums are known to
+//! keep fewer bits than f32, so agreement with a GPU is to within a tolerance, not to the bit. The result here is the same on
+//! every processor: no fused multiply-add, which only some have. An f16 D is rounded once, at the end. tf32 operands lose their low 13 bits. Integer sums are exact, and
 //! wrap, or with `.satfinite` clamp, when C is added.
 
 use super::Register;
