@@ -104,5 +104,4 @@ impl Fragment {
 }
 
 #[cfg(test)]
-#[path = "fragment_tests.rs"]
 mod tests;

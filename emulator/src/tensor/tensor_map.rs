@@ -242,8 +242,8 @@ impl TensorMap {
     /// shared address `shared`.
     ///
     /// # Errors
-    /// A sentence when there are more or fewer coordinates than dimensions, or the shared address is not aligned to 128 bytes or
-    /// the box would wrap around the address space.
+    /// A sentence when there are more or fewer coordinates than dimensions, when the shared address is not aligned to 128 bytes or
+    /// the box would wrap around the address space, or when a swizzled box has rows shorter than the swizzle's span.
     pub fn runs(&self, coordinates: &[i32], shared: u32) -> Result<Runs<'_>, String> {
         let rank = self.dimensions.len();
         if coordinates.len() != rank {
@@ -252,12 +252,22 @@ impl TensorMap {
         if !shared.is_multiple_of(SHARED_ALIGNMENT) {
             return Err(format!("shared address {shared:#x} of a tensor's box must be a multiple of {SHARED_ALIGNMENT}"));
         }
-        if u64::from(shared) + self.box_bytes() > 1 << 32 {
+        let bytes = u32::try_from(self.box_bytes()).ok().filter(|&bytes| shared.checked_add(bytes).is_some());
+        let Some(bytes) = bytes else {
             return Err(format!("a box of {} bytes does not fit behind shared address {shared:#x}", self.box_bytes()));
+        };
+        let row = self.dimensions[0].box_size * self.data_type.size();
+        if self.swizzle != Swizzle::None && row != self.swizzle.span() {
+            return Err(format!(
+                "how a box with rows of {row} bytes lies in shared memory under a {}-byte swizzle is not documented: make the rows \
+                 as long as the swizzle",
+                self.swizzle.span()
+            ));
         }
-        let mut first = [0; 5];
-        first[..rank].copy_from_slice(coordinates);
-        Ok(Runs { map: self, first, shared, byte: 0 })
+        let mut runs = Runs { map: self, coordinates: [0; 5], index: [0; 5], row: None, within: 0, shared, end: shared + bytes };
+        runs.coordinates[..rank].copy_from_slice(coordinates);
+        runs.row = runs.row();
+        Ok(runs)
     }
 }
 
@@ -276,48 +286,72 @@ pub struct Run {
 #[derive(Debug, Clone)]
 pub struct Runs<'a> {
     map: &'a TensorMap,
-    first: [i32; 5],
+    /// Of the box's first element.
+    coordinates: [i32; 5],
+    /// Of the row in the box; dimension 0 stays 0.
+    index: [u32; 5],
+    /// Global address of the row's element 0, whether in the box or not; none for a row outside the tensor.
+    row: Option<u64>,
+    /// Bytes of the row that were given out.
+    within: u32,
+    /// Shared address of the next byte, before the swizzle, and of the box's end.
     shared: u32,
-    /// Bytes of the box that were given out.
-    byte: u64,
+    end: u32,
+}
+
+impl Runs<'_> {
+    /// What the field `row` says of the current index.
+    fn row(&self) -> Option<u64> {
+        let mut address = self.map.address;
+        for (i, dimension) in self.map.dimensions.iter().enumerate().skip(1) {
+            let at = i64::from(self.coordinates[i]) + i64::from(self.index[i]) * i64::from(dimension.step);
+            let at = u64::try_from(at).ok().filter(|&at| at < dimension.size)?;
+            address = address.wrapping_add(at.wrapping_mul(dimension.stride));
+        }
+        Some(address)
+    }
+
+    /// Steps to the next row.
+    fn advance(&mut self) {
+        self.within = 0;
+        for i in 1..self.map.dimensions.len() {
+            self.index[i] += 1;
+            if self.index[i] < self.map.count(i) {
+                break;
+            }
+            self.index[i] = 0;
+        }
+        self.row = self.row();
+    }
 }
 
 impl Iterator for Runs<'_> {
     type Item = Run;
 
     fn next(&mut self) -> Option<Run> {
-        let (map, size) = (self.map, i64::from(self.map.data_type.size()));
-        if self.byte == map.box_bytes() {
+        if self.shared == self.end {
             return None;
         }
-        let row = i64::from(map.dimensions[0].box_size) * size;
-        let within = self.byte as i64 % row;
-        let mut rest = self.byte / row as u64;
-        let (mut address, mut inside) = (map.address, true);
-        for (i, dimension) in map.dimensions.iter().enumerate().skip(1) {
-            let index = i64::from(self.first[i]) + (rest % u64::from(map.count(i))) as i64 * i64::from(dimension.step);
-            rest /= u64::from(map.count(i));
-            inside &= (0..dimension.size as i64).contains(&index);
-            address = address.wrapping_add((index as u64).wrapping_mul(dimension.stride));
-        }
-        // Along dimension 0 the row is before, inside or after the tensor; a swizzle moves each 16 bytes elsewhere.
-        let (start, end) = (i64::from(self.first[0]) * size + within, map.dimensions[0].size as i64 * size);
-        let mut length = row - within;
-        if map.swizzle != Swizzle::None {
-            length = length.min(16 - within % 16);
-        }
+        let (inner, size) = (&self.map.dimensions[0], i64::from(self.map.data_type.size()));
+        let row = inner.box_size * self.map.data_type.size();
+        // A swizzle moves each 16 bytes elsewhere.
+        let mut length = if self.map.swizzle == Swizzle::None { row - self.within } else { 16 - self.within % 16 };
+        // Along dimension 0 the next byte is before, inside or after the tensor.
+        let (start, end) = (i64::from(self.coordinates[0]) * size + i64::from(self.within), inner.size as i64 * size);
         let edge = if start < 0 { -start } else { end - start };
-        if inside && edge > 0 {
-            length = length.min(edge);
+        if self.row.is_some() && edge > 0 {
+            length = i64::from(length).min(edge) as u32;
         }
-        inside &= (0..end).contains(&start);
-        let global = inside.then(|| address.wrapping_add(start as u64));
-        let shared = map.swizzle.apply((u64::from(self.shared) + self.byte) as u32);
-        self.byte += length as u64;
-        Some(Run { global, shared, length: length as u32 })
+        let global = self.row.filter(|_| (0..end).contains(&start)).map(|row| row.wrapping_add(start as u64));
+        let run = Run { global, shared: self.map.swizzle.apply(self.shared), length };
+        self.shared += length;
+        self.within += length;
+        if self.within == row {
+            self.advance();
+        }
+        Some(run)
     }
 }
 
 #[cfg(test)]
-#[path = "tensor_map_tests.rs"]
 mod tests;

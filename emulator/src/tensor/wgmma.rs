@@ -88,5 +88,4 @@ pub fn row_of(memory: &[u8], address: u32) -> Option<Row> {
 }
 
 #[cfg(test)]
-#[path = "wgmma_tests.rs"]
 mod tests;

@@ -45,10 +45,12 @@ fn each_constraint_is_refused_by_name() {
 
 #[test]
 fn boxes_are_placed_with_a_reason_when_they_cannot() {
-    let map = map(&plane()).unwrap();
+    let map = self::map(&plane()).unwrap();
     assert!(map.runs(&[0], 0).unwrap_err().contains("1 coordinates for a tensor map of rank 2"));
     assert!(map.runs(&[0, 0], 64).unwrap_err().contains("multiple of 128"));
     assert!(map.runs(&[0, 0], 0u32.wrapping_sub(128)).unwrap_err().contains("does not fit"));
+    let narrow = self::map(&[Dimension { box_size: 32, ..plane()[0] }, plane()[1]]).unwrap();
+    assert!(narrow.runs(&[0, 0], 0).unwrap_err().contains("rows of 64 bytes"));
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn any_map() -> impl Strategy<Value = (TensorMap, Vec<i32>)> {
     let kind = (0u32..13, 0usize..4);
     (kind, inner, prop::collection::vec(outer, 0..5)).prop_map(|((number, swizzle), (size, chunks, first), outer)| {
         let (data_type, swizzle) = (DataType::from_number(number).unwrap(), Swizzle::ALL[swizzle]);
-        let row = if swizzle == Swizzle::None { 16 * chunks } else { (16 * chunks).min(swizzle.span()) };
+        let row = if swizzle == Swizzle::None { 16 * chunks } else { swizzle.span() };
         let mut dimensions = vec![dimension(size, 0, row / data_type.size(), 1)];
         let mut coordinates = vec![first];
         for (size, stride, box_size, step, first) in outer {
