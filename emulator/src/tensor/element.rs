@@ -152,10 +152,11 @@ pub(super) fn unpack_f16x2(x: u32) -> [f32; 2] {
     [f16_bits(x as u16), f16_bits((x >> 16) as u16)]
 }
 
-/// Two f32 rounded to nearest even and packed, the first in the lower half.
+/// Two f32 rounded to nearest even and packed, the first in the lower half; a NaN becomes 0x7fff.
 #[inline(always)]
 pub(super) fn pack_f16x2(x: [f32; 2]) -> u32 {
-    u32::from(f16::from_f32_const(x[0]).to_bits()) | u32::from(f16::from_f32_const(x[1]).to_bits()) << 16
+    let [low, high] = x.map(|x| if x.is_nan() { 0x7fff } else { u32::from(f16::from_f32_const(x).to_bits()) });
+    low | high << 16
 }
 
 #[cfg(test)]

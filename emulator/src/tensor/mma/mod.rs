@@ -6,8 +6,8 @@
 //! each product and sum rounded to nearest even (a product is exact unless it leaves f32's range). The manual leaves the hardware's
 //! order of accumulation, rounding and treatment of subnormal inputs open (ISA 9.7.14.5.14), and Hopper's fp8 sums are known to
 //! keep fewer bits than f32, so agreement with a GPU is to within a tolerance, not to the bit. The result here is the same on
-//! every processor: no fused multiply-add, which only some have. An f16 D is rounded once, at the end. tf32 operands lose their low 13 bits. Integer sums are exact, and
-//! wrap, or with `.satfinite` clamp, when C is added.
+//! every processor: no fused multiply-add, which only some have, and one NaN (all ones but the sign). An f16 D is rounded once, at
+//! the end. tf32 operands lose their low 13 bits. Integer sums are exact, and wrap, or with `.satfinite` clamp, when C is added.
 
 mod product;
 

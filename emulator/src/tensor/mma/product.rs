@@ -107,7 +107,10 @@ fn store(mma: &Mma, elements: &[[f32; 8]; 8], d: &mut [Register], block: usize) 
         d[block] = std::array::from_fn(|lane| pairs[lane % pairs.len()]).map(pack_f16x2);
     } else {
         for part in 0..2 {
-            d[2 * block + part] = std::array::from_fn(|lane| pairs[lane % pairs.len()][part].to_bits());
+            d[2 * block + part] = std::array::from_fn(|lane| {
+                let x = pairs[lane % pairs.len()][part];
+                if x.is_nan() { 0x7fff_ffff } else { x.to_bits() }
+            });
         }
     }
 }

@@ -198,14 +198,18 @@ fn nan_and_infinity_reach_their_rows_and_columns_only() {
     for i in 0..16 {
         for j in 0..8 {
             let place = mma.d().place(i, j);
-            let x = f32::from_bits(d[place.register][place.lane]);
+            let bits = d[place.register][place.lane];
             match (i, j) {
-                (5, _) => assert!(x.is_nan()),
-                (_, 3) => assert_eq!(x, f32::INFINITY),
-                _ => assert_eq!(x, 16.0),
+                (5, _) => assert_eq!(bits, 0x7fff_ffff),
+                (_, 3) => assert_eq!(bits, f32::INFINITY.to_bits()),
+                _ => assert_eq!(bits, 16f32.to_bits()),
             }
         }
     }
+    let half = Mma::sync((16, 8, 16), F16, F16, D16, D16).unwrap();
+    let mut d = [[0; 32]; 2];
+    half.run(&[[0xfe00_fe00; 32]; 4], &[[0x3c00_3c00; 32]; 2], Addend::Zero, &mut d);
+    assert_eq!(d, [[0x7fff_7fff; 32]; 2]);
 }
 
 #[test]
