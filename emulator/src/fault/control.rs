@@ -1,7 +1,7 @@
 //! Faults in guards, bounds and loops.
 
 use super::site::{Replacement, Site, wrapped};
-use crate::ptx::ast::{Operand, Type};
+use crate::ptx::ast::Type;
 
 /// The comparison that differs at equality only, and by how much a constant bound changes to err the other way.
 fn off_by_one(comparison: &str) -> Option<(&'static str, i64)> {
@@ -46,15 +46,12 @@ pub(super) fn bounds_off_by_one(site: &Site) -> Vec<Replacement> {
 /// one it waits for something other than a count.
 pub(super) fn loop_bound(site: &Site) -> Vec<Replacement> {
     let Some((name, ty, true)) = comparison(site) else { return Vec::new() };
-    let step = step(site).map(|step| wrapped(step, ty) as i64);
-    match (off_by_one(name), step) {
-        (Some(_), step) => {
-            let step = step.unwrap_or(1);
-            [step, step.wrapping_neg()].map(|delta| site.moved(2, delta, ty)).to_vec()
-        }
-        (None, Some(step)) => [step, step.wrapping_neg()].map(|delta| site.moved(2, delta, ty)).to_vec(),
-        (None, None) => Vec::new(),
-    }
+    let step = match step(site) {
+        Some(step) => wrapped(step, ty) as i64,
+        None if off_by_one(name).is_some() => 1,
+        None => return Vec::new(),
+    };
+    [step, step.wrapping_neg()].map(|delta| site.moved(2, delta, ty)).to_vec()
 }
 
 /// The constant that is added to the compared register.
@@ -86,15 +83,4 @@ pub(super) fn drop_guard(site: &Site) -> Vec<Replacement> {
         (true, false) => vec![Vec::new(), unguarded],
         (false, _) => vec![unguarded],
     }
-}
-
-/// The operands of `setp` in the other order, where that says something else.
-pub(super) fn is_ordered(site: &Site) -> bool {
-    site.is("setp")
-        && site
-            .instruction
-            .modifiers
-            .first()
-            .is_some_and(|name| !matches!(name.as_str(), "eq" | "ne" | "equ" | "neu" | "num" | "nan"))
-        && !matches!(site.operand(1), Some(Operand::Not(_)))
 }

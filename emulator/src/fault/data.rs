@@ -1,6 +1,5 @@
 //! Faults in values: which, in which order, and whether they are there at all.
 
-use super::control::is_ordered;
 use super::index::is_wgmma;
 use super::site::{Replacement, SPARE, Site};
 use crate::ptx::ast::{Guard, Operand, Statement, Type};
@@ -45,8 +44,14 @@ pub(super) fn swap_fragments(site: &Site) -> Vec<Replacement> {
     }
 }
 
+/// Where the order says something: not for comparisons with equality, nor for those that ask for a NaN.
 pub(super) fn swap_operands(site: &Site) -> Vec<Replacement> {
-    let is_asymmetric = site.is("sub") || site.is("div") || site.is("rem") || is_ordered(site);
+    let is_symmetric = |name: &String| matches!(name.as_str(), "eq" | "ne" | "equ" | "neu" | "num" | "nan");
+    let is_asymmetric = match site.instruction.opcode.as_str() {
+        "sub" | "div" | "rem" => true,
+        "setp" => site.instruction.modifiers.first().is_some_and(|name| !is_symmetric(name)),
+        _ => false,
+    };
     if is_asymmetric && site.operand(1) != site.operand(2) { vec![site.exchanged(1, 2)] } else { Vec::new() }
 }
 
@@ -121,20 +126,22 @@ pub(super) fn drop_store(site: &Site) -> Vec<Replacement> {
     if is_store { vec![Vec::new()] } else { Vec::new() }
 }
 
-/// The literal zero with which a register begins that is written again elsewhere, or is copied to such a register. It comes
-/// from a register that nobody writes: leaving the `mov` out would be no fault where an earlier one says the same.
-pub(super) fn drop_initial(site: &Site) -> Vec<Replacement> {
-    let (Some(Operand::Integer(0) | Operand::Float32(0) | Operand::Float64(0)), Some(register), Some(ty)) =
-        (site.operand(1), site.register(0), site.ty())
-    else {
+/// The literal zero with which a register begins that is written again elsewhere, or is copied to such a register, or that
+/// a matrix product adds to. It comes from a register that nobody writes: leaving the `mov` out would be no fault where an
+/// earlier one says the same.
+pub(super) fn drop_initial<'a>(site: &Site<'a>) -> Vec<Replacement> {
+    let (Some(register), Some(ty)) = (site.register(0), site.ty()) else { return Vec::new() };
+    if !matches!(site.operand(1), Some(Operand::Integer(0) | Operand::Float32(0) | Operand::Float64(0))) {
         return Vec::new();
-    };
+    }
     let is_rewritten = |register| site.flow.definitions(register).len() > 1;
-    let is_copied = || {
-        let copies = (0..site.flow.nodes.len()).map(|node| Site::new(site.flow, node)).filter(|other| other.is("mov"));
-        copies.filter(|copy| copy.register(1) == Some(register)).any(|copy| copy.register(0).is_some_and(is_rewritten))
+    let is_passed_on = |other: Site<'a>| match other.instruction.opcode.as_str() {
+        "mov" => other.register(1) == Some(register) && other.register(0).is_some_and(is_rewritten),
+        "mma" => other.registers(3).contains(&register),
+        _ => false,
     };
-    if !site.is("mov") || ty == Type::Pred || !(is_rewritten(register) || is_copied()) {
+    let is_start = || is_rewritten(register) || (0..site.flow.nodes.len()).any(|node| is_passed_on(Site::new(site.flow, node)));
+    if !site.is("mov") || ty == Type::Pred || !is_start() {
         return Vec::new();
     }
     let uninitialized = site.with(1, Operand::Name(SPARE.into()));

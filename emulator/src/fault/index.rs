@@ -174,9 +174,8 @@ pub(super) fn swap_stride(site: &Site) -> Vec<Replacement> {
         }
         "or" if feed.descriptor => match constant(2) {
             Some(value) => {
-                let stride = (value >> DESCRIPTOR_STRIDE) & DESCRIPTOR_FIELD;
-                let rest = value & !(DESCRIPTOR_FIELD << DESCRIPTOR_STRIDE);
-                vec![site.with(2, Operand::Integer(rest | ((2 * stride & DESCRIPTOR_FIELD) << DESCRIPTOR_STRIDE)))]
+                let field = DESCRIPTOR_FIELD << DESCRIPTOR_STRIDE;
+                vec![site.with(2, Operand::Integer((value & !field) | (((value & field) << 1) & field)))]
             }
             None => Vec::new(),
         },
@@ -184,11 +183,23 @@ pub(super) fn swap_stride(site: &Site) -> Vec<Replacement> {
     }
 }
 
-/// A product of a constant and an index that all threads share no longer counts in a shared address.
-pub(super) fn merge_stages(site: &Site) -> Vec<Replacement> {
+/// A product of a constant and an index that all threads share no longer counts in a shared address; an offset that is
+/// toggled by an exclusive or stays as it is.
+pub(super) fn merge_stages<'a>(site: &Site<'a>) -> Vec<Replacement> {
+    if let ("xor", Some(register), Some(Feed { shared: true, .. })) =
+        (site.instruction.opcode.as_str(), site.register(0), site.feed())
+    {
+        let is_toggled = site.flow.definitions(register).len() > 1 && !site.flow.varies_by_thread(register);
+        return if is_toggled && site.constant(2).is_some() { vec![site.with(2, Operand::Integer(0))] } else { Vec::new() };
+    }
     let (Some(feed), Some((position, _)), Some(ty)) = (site.feed(), factor(site), site.integer()) else { return Vec::new() };
     let index = if site.is("shl") { 1 } else { 3 - position };
     let is_uniform = site.register(index).is_some_and(|index| !site.flow.varies_by_thread(index));
+    // a product that is taken away again is part of a remainder, `k - 3*(k/3)`
+    let is_taken_away = |other: Site<'a>| other.is("sub") && other.register(2) == site.register(0);
+    if (0..site.flow.nodes.len()).any(|node| is_taken_away(Site::new(site.flow, node))) {
+        return Vec::new();
+    }
     let (Some(target), true) = (site.operand(0), feed.shared && is_uniform && site.constant(index).is_none()) else {
         return Vec::new();
     };

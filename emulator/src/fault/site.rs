@@ -1,6 +1,6 @@
 //! One instruction in its surroundings, and the ways to write what stands in its place.
 
-use super::flow::{Feed, Flow, Node, Register};
+use super::flow::{Feed, Flow, Node, Register, names};
 use crate::ptx::ast::{Instruction, Operand, Statement, Type};
 
 /// What stands in the place of an instruction.
@@ -52,6 +52,12 @@ impl<'a> Site<'a> {
             Operand::Name(name) => Some(self.flow.resolve(self.index, name)),
             _ => None,
         }
+    }
+
+    /// All registers that the operand names.
+    pub fn registers(&self, position: usize) -> Vec<Register<'a>> {
+        let names = self.operand(position).map(names).unwrap_or_default();
+        names.into_iter().map(|name| self.flow.resolve(self.index, name)).collect()
     }
 
     /// The first register that the instruction writes, if that is one or the first of a pair.

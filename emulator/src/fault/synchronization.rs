@@ -42,14 +42,18 @@ pub(super) fn change_barrier(site: &Site) -> Vec<Replacement> {
         return Vec::new();
     }
     let (number, operands) = if site.has("red") { (1, 4) } else { (0, 2) };
-    if site.instruction.operands.len() < operands {
+    let given = site.instruction.operands.len();
+    if given <= number {
+        return Vec::new();
+    }
+    if given < operands {
         return vec![site.edited(|instruction| instruction.operands.insert(number + 1, Operand::Integer(WARP as u64)))];
     }
     let mut mutants = vec![site.moved(number + 1, WARP, Type::U32)];
     let is_same = |other: &Site| is_barrier(other) && other.constant(number) == site.constant(number);
     let others = (0..site.flow.nodes.len()).map(|node| Site::new(site.flow, node)).filter(is_same).count();
     if let (Some(value), true) = (site.constant(number), others > 1) {
-        mutants.push(site.with(number, Operand::Integer((value + 1) % BARRIERS)));
+        mutants.push(site.with(number, Operand::Integer(value.wrapping_add(1) % BARRIERS)));
     }
     mutants
 }
