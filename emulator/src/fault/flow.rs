@@ -256,7 +256,8 @@ impl<'a> Flow<'a> {
             ("shr", 1) => {
                 constant(2).and_then(|bits| unit.checked_mul(1_u64.checked_shl(u32::try_from(bits).ok()?)?)).unwrap_or(unit)
             }
-            ("shl" | "shr", _) => 1,
+            // the number of a block in its cluster
+            ("shl" | "shr", _) | ("mapa", 2) => 1,
             (
                 "add" | "sub" | "mad" | "mad24" | "and" | "or" | "xor" | "not" | "neg" | "mov" | "cvt" | "cvta" | "min" | "max",
                 _,

@@ -119,3 +119,13 @@ fn names_belong_to_their_block() {
     assert_eq!(lines, [(17, 2), (17, 2), (18, 2), (18, 2)]);
     faults.iter().for_each(|fault| check(&kernel(body), fault));
 }
+
+#[test]
+fn the_block_of_a_remote_address_is_an_index() {
+    let body = "add.s32 %r1, %r21, 2;\nmapa.shared::cluster.u32 %r2, %r3, %r1;\nst.shared::cluster.u32 [%r2], %r20;";
+    let constants: Vec<_> = found(&kernel(body), Operator::ShiftIndex).into_iter().map(|fault| fault.description).collect();
+    assert_eq!(
+        constants[..2],
+        ["`add.s32 %r1, %r21, 2;` became `add.s32 %r1, %r21, 3;`", "`add.s32 %r1, %r21, 2;` became `add.s32 %r1, %r21, 1;`"]
+    );
+}
