@@ -10,6 +10,7 @@ pub mod check;
 pub mod count;
 pub mod device;
 pub mod error;
+pub mod fault;
 mod isa;
 mod machine;
 mod memory;
