@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crate::Result;
 use crate::count::Touched;
-use crate::machine::launch::{Context, Launch, Report, validate};
+use crate::machine::launch::{Context, Launch, Report, threads_of, validate};
 use crate::machine::scheduler;
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
@@ -141,6 +141,7 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
+            threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
             shared: Layout::new(kernel, launch.shared_bytes),
             executed: AtomicU64::new(0),

@@ -6,7 +6,7 @@ use super::modifiers;
 use crate::Result;
 use crate::check::Kind;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
-use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP};
+use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP, each_lane};
 use crate::memory::bits::ones;
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::{Instruction, Operand, Type};
@@ -89,7 +89,7 @@ impl Element {
             (4, Bank::B32) => cx.set(Reg::new(self.index, self.id), low),
             (8, Bank::B64) => {
                 let high = &data.words[(word + 1).min(W - 1)];
-                let wide: Lanes<u64> = std::array::from_fn(|lane| u64::from(low[lane]) | u64::from(high[lane]) << 32);
+                let wide: Lanes<u64> = each_lane(|lane| u64::from(low[lane]) | u64::from(high[lane]) << 32);
                 cx.set(Reg::new(self.index, self.id), &wide);
             }
             _ => {
@@ -100,9 +100,9 @@ impl Element {
                     if signed { ((bits << unused) as i64 >> unused) as u64 } else { bits << unused >> unused }
                 };
                 match self.bank {
-                    Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &std::array::from_fn(|lane| value(lane) as u16)),
-                    Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &std::array::from_fn(|lane| value(lane) as u32)),
-                    _ => cx.set(Reg::<u64>::new(self.index, self.id), &std::array::from_fn(value)),
+                    Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &each_lane(|lane| value(lane) as u16)),
+                    Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &each_lane(|lane| value(lane) as u32)),
+                    _ => cx.set(Reg::<u64>::new(self.index, self.id), &each_lane(value)),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
-use super::registers::WARP;
+use super::registers::{Lanes, WARP};
 use crate::check::{Finding, Place};
 use crate::count::{Counters, Touched};
 use crate::memory::device::Resident;
@@ -97,6 +97,8 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// `threadIdx` of each warp's lanes, axis by axis.
+    pub threads: Vec<[Lanes<u32>; 3]>,
     /// For each allocation the sectors that were read and written.
     pub touched: Vec<Touched>,
     /// Addresses in shared memory.
@@ -116,9 +118,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// `threadIdx` of a lane.
     pub(crate) fn thread(&self, warp: usize, lane: usize) -> [u32; 3] {
-        let linear = (warp * WARP + lane) as u32;
-        let [x, y, _] = self.launch.block;
-        [linear % x, linear / x % y, linear / x / y]
+        self.threads[warp].map(|axis| axis[lane])
     }
 
     /// Where an instruction stands.
@@ -127,6 +127,14 @@ impl Context<'_> {
         let source = instruction.location.and_then(|at| Some((self.program.file(at)?.to_string(), at.line)));
         Place { ptx_line: instruction.line, instruction: instruction.text.to_string(), source }
     }
+}
+
+/// `threadIdx` of every lane of a block's warps, axis by axis.
+pub(crate) fn threads_of([x, y, z]: [u32; 3]) -> Vec<[Lanes<u32>; 3]> {
+    let warps = (x * y * z).div_ceil(WARP as u32);
+    let thread = |warp: u32, lane: usize| warp * WARP as u32 + lane as u32;
+    let of = |warp: u32, f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| f(thread(warp, lane)));
+    (0..warps).map(|warp| [of(warp, &|thread| thread % x), of(warp, &|thread| thread / x % y), of(warp, &|thread| thread / x / y)]).collect()
 }
 
 /// Refuses what no device could launch.

@@ -15,6 +15,16 @@ pub type Mask = u32;
 /// One value per lane.
 pub(crate) type Lanes<T> = [T; WARP];
 
+/// A value for each lane, as a loop: `std::array::from_fn` and `map` of 32 elements are not inlined.
+#[inline(always)]
+pub(crate) fn each_lane<T: Copy + Default>(value: impl Fn(usize) -> T) -> Lanes<T> {
+    let mut lanes = [T::default(); WARP];
+    for (lane, slot) in lanes.iter_mut().enumerate() {
+        *slot = value(lane);
+    }
+    lanes
+}
+
 /// A type that an instruction can see a register as: its width picks the bank.
 pub(crate) trait Lane: Pod + Send + Sync + PartialEq + std::fmt::Debug {
     /// The bank's own type.

@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
-use super::registers::{Mask, WARP};
+use super::registers::{Lanes, Mask, WARP};
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
 use crate::count::Counters;
@@ -342,8 +342,8 @@ pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, funct
     }
     warp.forget_local(local as usize, frame.local_bytes as usize, lanes);
     for &(special, register) in &frame.specials {
-        let (index, rank) = (warp.index, warp.rank);
-        warp.registers.define(register, lanes, |lane| special_value(special, launch, block, index, rank, lane));
+        let values = special_values(special, launch, block, warp.index, warp.rank);
+        warp.registers.define(register, lanes, |lane| values[lane]);
     }
     for &(address, register) in &frame.addresses {
         let value = match address {
@@ -359,27 +359,27 @@ pub(crate) fn generic_local(offset: u64) -> u64 {
     LOCAL_WINDOW + offset
 }
 
-fn special_value(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize, lane: usize) -> u32 {
+fn special_values(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize) -> Lanes<u32> {
     let (grid, cluster) = (launch.launch.grid, launch.launch.cluster);
     let rank = rank as u32;
     let in_cluster = [rank % cluster[0], rank / cluster[0] % cluster[1], rank / cluster[0] / cluster[1]];
     let dynamic = launch.launch.shared_bytes;
-    match special {
-        Special::Tid(axis) => launch.thread(warp, lane)[axis],
+    let value = match special {
+        Special::Tid(axis) => return launch.threads[warp][axis],
+        Special::LaneId => return std::array::from_fn(|lane| lane as u32),
+        Special::LanemaskEq => return std::array::from_fn(|lane| 1 << lane),
+        Special::LanemaskLe => return std::array::from_fn(|lane| !0 >> (31 - lane)),
+        Special::LanemaskLt => return std::array::from_fn(|lane| (1 << lane) - 1),
+        Special::LanemaskGe => return std::array::from_fn(|lane| !0 << lane),
+        Special::LanemaskGt => return std::array::from_fn(|lane| !0 << lane & !(1 << lane)),
         Special::Ntid(axis) => launch.launch.block[axis],
         Special::Ctaid(axis) => block.coordinates[axis],
         Special::Nctaid(axis) => grid[axis],
-        Special::LaneId => lane as u32,
         Special::WarpId => warp as u32,
         Special::NWarpId => launch.launch.threads().div_ceil(WARP as u32),
         // Blocks are dealt to multiprocessors in turn.
         Special::SmId => block.index % MULTIPROCESSORS,
         Special::NSmId => MULTIPROCESSORS,
-        Special::LanemaskEq => 1 << lane,
-        Special::LanemaskLe => !0 >> (31 - lane),
-        Special::LanemaskLt => (1 << lane) - 1,
-        Special::LanemaskGe => !0 << lane,
-        Special::LanemaskGt => !0 << lane & !(1 << lane),
         Special::Clusterid(axis) => block.coordinates[axis] / cluster[axis],
         Special::Nclusterid(axis) => grid[axis] / cluster[axis],
         Special::ClusterCtaid(axis) => in_cluster[axis],
@@ -390,7 +390,8 @@ fn special_value(special: Special, launch: &Context, block: &Block, warp: usize,
         Special::DynamicSharedSize => dynamic,
         Special::TotalSharedSize => launch.kernel.shared_bytes + dynamic,
         Special::GridIdLow | Special::Zero => 0,
-    }
+    };
+    [value; WARP]
 }
 
 /// Multiprocessors that the emulated device says it has: those of an H100 or H200.

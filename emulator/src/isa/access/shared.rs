@@ -4,7 +4,7 @@ use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, lanes_of};
-use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::shared::{RANK_SHIFT, SHARED_START};
 
 /// Banks of shared memory, each 4 bytes wide.
@@ -74,7 +74,7 @@ impl Cx<'_> {
         let shared = &self.blocks.get(rank)?.shared;
         let start = addresses[0] >> RANK_SHIFT << RANK_SHIFT | u64::from(SHARED_START);
         let last = (shared.bytes.len() as u64).checked_sub(u64::from(size))?;
-        let positions = addresses.map(|address| address.wrapping_sub(start));
+        let positions = each_lane(|lane| addresses[lane].wrapping_sub(start));
         let mut bad = false;
         for &position in &positions {
             bad |= position > last || position & u64::from(size - 1) != 0;
@@ -88,7 +88,7 @@ impl Cx<'_> {
         } else {
             lanes_of(lanes).all(|lane| shared.valid.get(positions[lane] as usize, size) == crate::memory::bits::ones(size))
         };
-        valid.then(|| (rank, positions.map(|position| position as u32), contiguous))
+        valid.then(|| (rank, each_lane(|lane| positions[lane] as u32), contiguous))
     }
 
     #[cold]
