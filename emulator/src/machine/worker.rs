@@ -6,14 +6,15 @@ use super::launch::Context;
 use super::registers::{Lanes, Mask, WARP};
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
-use crate::count::Counters;
+use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
 use crate::program::{Address, Instruction, Meeting, Program, Special};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
     pub findings: Findings,
-    pub counters: Counters,
+    /// Counts by program counter.
+    pub tallies: Vec<Tally>,
     /// Stores, arrivals, exits: whether anything happened that others could wait for.
     pub effects: u64,
     /// Warp instructions executed.
@@ -122,7 +123,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
         cx.pc = pc;
         cx.active = active;
         cx.worker.executed += 1;
-        let tally = &mut cx.worker.counters.tallies[pc as usize];
+        let tally = &mut cx.worker.tallies[pc as usize];
         tally.warps += 1;
         tally.threads += u64::from(active.count_ones());
         if checked && let Some(guard) = instruction.guard {
@@ -151,7 +152,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
                 } else if others == 0 {
                     group.pc = target;
                 } else {
-                    cx.worker.counters.tallies[pc as usize].divergences += 1;
+                    cx.worker.tallies[pc as usize].divergences += 1;
                     split(cx.warp, group, others, pc + 1);
                     group.pc = target;
                     return End::Moved;
