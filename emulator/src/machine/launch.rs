@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::registers::{Lanes, WARP};
+use super::trace::Trace;
 use crate::check::{Finding, Place};
 use crate::count::{Counters, Touched, Traffic};
 use crate::memory::device::Resident;
@@ -39,6 +40,8 @@ pub struct Launch {
     pub checked: bool,
     /// Stop with an error after this many warp instructions.
     pub max_instructions: u64,
+    /// A thread or warp to follow.
+    pub trace: Option<Trace>,
     /// Cores to use; `None`: all of rayon's pool.
     pub workers: Option<usize>,
 }
@@ -55,6 +58,7 @@ impl Launch {
             order: Order::Natural,
             checked: true,
             max_instructions: 1 << 40,
+            trace: None,
             workers: None,
         }
     }
@@ -86,6 +90,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was executed and moved.
     pub counters: Counters,
+    /// What the followed thread or warp executed, line by line.
+    pub trace: Vec<String>,
 }
 
 /// What every warp of a launch shares.

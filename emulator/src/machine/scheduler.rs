@@ -65,7 +65,9 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     let mut findings = Findings::default();
     let mut tallies = vec![Tally::default(); context.program.instructions.len()];
+    let mut trace = Vec::new();
     for worker in results {
+        trace.extend(worker.trace);
         findings.merge(worker.findings);
         for (total, part) in tallies.iter_mut().zip(worker.tallies) {
             *total += part;
@@ -79,7 +81,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         )));
     }
     let counters = Counters::new(context.program, &tallies, context.traffic(), |pc| context.place(pc));
-    Ok(Report { findings: findings.into_sorted(), counters })
+    Ok(Report { findings: findings.into_sorted(), counters, trace })
 }
 
 /// Takes clusters from the launch until none are left.
@@ -90,6 +92,7 @@ fn work(context: &Context, workers: usize) -> Worker {
         effects: 0,
         executed: 0,
         last_allocation: 0,
+        trace: Vec::new(),
     };
     let mut random = match context.launch.order {
         Order::Seeded(seed) => Some(Random::new(seed)),
