@@ -206,9 +206,18 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             alive,
         };
         for (index, &lanes) in block.alive.iter().enumerate() {
-            let mut registers = spare.pop().unwrap_or_default();
             let function = &context.program.functions[kernel.function];
-            registers.reset(&function.frame);
+            let registers = match spare.pop() {
+                Some(mut registers) => {
+                    registers.reuse(&function.frame);
+                    registers
+                }
+                None => {
+                    let mut registers = Registers::default();
+                    registers.reset(&function.frame);
+                    registers
+                }
+            };
             let base = registers.base();
             let group = Group {
                 pc: function.entry,
