@@ -18,3 +18,6 @@ pub mod fp8;
 pub mod half_precision;
 pub mod integer;
 pub mod round;
+
+#[cfg(test)]
+mod ptxas_tests;
