@@ -1,9 +1,9 @@
 //! f16 and bf16, as bits in u16; two of them in u32 for the `x2` forms.
 //!
-//! Arithmetic is done in a wider type and rounded once to the format. Sums and f16 products need no care: f32 has at least
-//! twice the bits plus two (Figueroa 1995, "When is double rounding innocuous?"). Elsewhere the wide result is rounded to odd
-//! (Boldo and Melquiond 2008), after which rounding to the nearest is right: for `fma`, where a product half way between two
-//! halves may meet a tiny addend, and for bf16 products, which f32 can't hold near its own smallest numbers.
+//! Arithmetic is done in a wider type and rounded once to the format. Sums need no care: f32 has at least twice the bits plus
+//! two (Figueroa 1995, "When is double rounding innocuous?"). Products are exact in f32, but for those of bf16 below 2^-134,
+//! which are zero either way. For `fma`, where a product half way between two halves may meet a tiny addend, the wide result
+//! is rounded to odd, after which rounding to the nearest is right (Boldo and Melquiond 2008).
 
 use super::compare;
 use super::exact::Format;
@@ -19,8 +19,6 @@ pub trait Half {
     fn widen(bits: u16) -> f32;
     /// `cvt.rn.f16.f32` or `cvt.rn.bf16.f32`: to the nearest, ties to even; NaN gives `0x7fff`.
     fn narrow(value: f32) -> u16;
-    /// `mul`.
-    fn mul(a: u16, b: u16) -> u16;
     /// `fma.rn`.
     fn fma(a: u16, b: u16, c: u16) -> u16;
 }
@@ -63,11 +61,6 @@ impl Half for F16 {
     }
 
     #[inline(always)]
-    fn mul(a: u16, b: u16) -> u16 {
-        F16::narrow(F16::widen(a) * F16::widen(b))
-    }
-
-    #[inline(always)]
     fn fma(a: u16, b: u16, c: u16) -> u16 {
         let (product, c) = (F16::widen(a) * F16::widen(b), F16::widen(c));
         F16::narrow(sum_to_odd(product, c))
@@ -88,11 +81,6 @@ impl Half for BF16 {
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff } else { rounded as u16 }
-    }
-
-    #[inline(always)]
-    fn mul(a: u16, b: u16) -> u16 {
-        BF16::narrow(f32_to_odd(f64::from(BF16::widen(a)) * f64::from(BF16::widen(b))))
     }
 
     #[inline(always)]
@@ -141,7 +129,7 @@ pub fn sub<H: Half>(a: u16, b: u16) -> u16 {
 /// `mul`.
 #[inline(always)]
 pub fn mul<H: Half>(a: u16, b: u16) -> u16 {
-    H::mul(a, b)
+    H::narrow(H::widen(a) * H::widen(b))
 }
 
 /// `fma.rn`, rounded once.
