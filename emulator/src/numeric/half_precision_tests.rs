@@ -179,7 +179,7 @@ fn approximations_keep_the_bounds_of_the_isa_on_every_pattern() {
 fn bf16_products_near_the_smallest_numbers_are_rounded_once() {
     // Every pair of mantissas, at exponents where the product is subnormal, half the smallest number, or below.
     for (a, b) in (0x80..0x100u16).flat_map(|a| (0x80..0x100u16).map(move |b| (a, b))) {
-        for exponent in [0x3080, 0x2f00, 0x2e80, 0x2e00, 0x2d80, 0x2d00] {
+        for exponent in [0x2e00, 0x2d00, 0x2c80, 0x2c00, 0x2b80, 0x2b00] {
             let (a, b) = (0x0f00 + a, exponent + b);
             assert_eq!(Some(mul::<BF16>(a, b)), reference::<BF16>(a, b, 0), "{a:04x} * {b:04x}");
         }
