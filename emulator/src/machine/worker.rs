@@ -41,8 +41,9 @@ pub(crate) enum Turn {
     Stopped,
 }
 
-/// Runs a warp until it has to wait, gives way, or has executed `slice` instructions.
-pub(crate) fn run_warp(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
+/// A warp's turn; [`super::simd::run_warp`] calls it compiled for the processor.
+#[inline(always)]
+pub(crate) fn turn(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
     let mut left = slice;
     loop {
         let Some(index) = choose(warp, blocks, launch, worker) else {
@@ -116,6 +117,7 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
     cx.warp.groups[index].state = State::Woken;
 }
 
+#[inline(always)]
 fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
