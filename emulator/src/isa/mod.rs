@@ -20,7 +20,7 @@ use crate::ptx::ast::Instruction;
 /// The operation of one instruction.
 pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Result<Decoded> {
     let decoder = match instruction.opcode.as_str() {
-        "mov" | "cvta" => moves::decode,
+        "mov" | "cvta" | "isspacep" => moves::decode,
         "add" | "sub" | "mul" | "mad" | "fma" => arithmetic::decode,
         "setp" | "selp" => compare::decode,
         "ld" | "ldu" | "st" => memory::decode,
