@@ -6,7 +6,14 @@ use super::exact::Format;
 
 /// f32 or f64: host arithmetic (nearest even), bits, and what PTX says of NaN.
 pub trait Float:
-    Copy + PartialEq + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+    Copy
+    + PartialEq
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
 {
     /// The layout of the bits.
     const FORMAT: Format;
