@@ -33,12 +33,12 @@ pub fn ex2(a: f32) -> f32 {
     // Beyond ±160 the result is infinite or zero all the same; NaN is put back at the end.
     let x = if a < 160.0 { a } else { 160.0 };
     let x = if x > -160.0 { x } else { -160.0 };
-    let integer = (x + TO_INTEGER) - TO_INTEGER;
-    let f = x - integer;
+    let shifted = x + TO_INTEGER;
+    let n = shifted.to_bits().wrapping_sub(TO_INTEGER.to_bits()) as i32;
+    let f = x - (shifted - TO_INTEGER);
     let high = EXP2[4] + f * (EXP2[5] + f * (EXP2[6] + f * EXP2[7]));
     let power = EXP2[0] + f * (EXP2[1] + f * (EXP2[2] + f * (EXP2[3] + f * high)));
     // In two steps, of which only the second can leave the normal range: a subnormal result is rounded once.
-    let n = integer as i32;
     let result = power * power_of_two(n >> 1) * power_of_two(n - (n >> 1));
     if a.is_nan() { a.settle(&[a]) } else { result }
 }
