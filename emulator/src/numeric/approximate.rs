@@ -33,12 +33,12 @@ pub fn ex2(a: f32) -> f32 {
     // Beyond ±160 the result is infinite or zero all the same; NaN is put back at the end.
     let x = if a < 160.0 { a } else { 160.0 };
     let x = if x > -160.0 { x } else { -160.0 };
-    let integer = (x + TO_INTEGER) - TO_INTEGER;
-    let f = x - integer;
+    let shifted = x + TO_INTEGER;
+    let n = shifted.to_bits().wrapping_sub(TO_INTEGER.to_bits()) as i32;
+    let f = x - (shifted - TO_INTEGER);
     let high = EXP2[4] + f * (EXP2[5] + f * (EXP2[6] + f * EXP2[7]));
     let power = EXP2[0] + f * (EXP2[1] + f * (EXP2[2] + f * (EXP2[3] + f * high)));
     // In two steps, of which only the second can leave the normal range: a subnormal result is rounded once.
-    let n = integer as i32;
     let result = power * power_of_two(n >> 1) * power_of_two(n - (n >> 1));
     if a.is_nan() { a.settle(&[a]) } else { result }
 }
@@ -79,8 +79,8 @@ fn sine_and_cosine(a: f32) -> (f64, f64) {
     let r = (x - turns * FRAC_PI_2 - turns * PI_2_LOW).clamp(-1.0, 1.0);
     let q = r * r;
     let sine = r * (1.0 + q * (-1.0 / 6.0 + q * (1.0 / 120.0 + q * (-1.0 / 5040.0 + q * (1.0 / 362_880.0 - q / 39_916_800.0)))));
-    let cosine =
-        1.0 + q * (-0.5 + q * (1.0 / 24.0 + q * (-1.0 / 720.0 + q * (1.0 / 40_320.0 + q * (-1.0 / 3_628_800.0 + q / 479_001_600.0)))));
+    let cosine = 1.0
+        + q * (-0.5 + q * (1.0 / 24.0 + q * (-1.0 / 720.0 + q * (1.0 / 40_320.0 + q * (-1.0 / 3_628_800.0 + q / 479_001_600.0)))));
     let (s, c) = if quarter & 1 == 0 { (sine, cosine) } else { (cosine, sine) };
     let negate = |v: f64, negative: bool| if negative { -v } else { v };
     (negate(s, quarter & 2 != 0), negate(c, quarter.wrapping_add(1) & 2 != 0))
@@ -190,7 +190,10 @@ mod tests {
         let around = |v: f32| (-3i32..=3).map(move |i| f32::from_bits(v.to_bits().wrapping_add_signed(i)));
         let edges = [f32::MIN_POSITIVE, 1.0, 0.5, 2.0, 0.015_625, 126.0, 127.5, 128.0, 149.0, 149.5, 150.0, 160.0, 3.0, f32::MAX];
         let spread = (0..=u32::MAX).step_by(1009).map(f32::from_bits);
-        spread.chain(edges.into_iter().flat_map(around)).chain(edges.into_iter().flat_map(move |e| around(-e))).filter(|v| !v.is_nan())
+        spread
+            .chain(edges.into_iter().flat_map(around))
+            .chain(edges.into_iter().flat_map(move |e| around(-e)))
+            .filter(|v| !v.is_nan())
     }
 
     /// Distance of `got` to the exact value in units of the last place of its f32 rounding.
@@ -259,7 +262,10 @@ mod tests {
             assert!((f64::from(tanh(a)) - exact).abs() <= exact.abs() * 2f64.powi(-17), "{a:e}: {:e}", tanh(a));
         }
         let (inf, one) = (f32::INFINITY, 0x3f80_0000);
-        check_bits(tanh, &[(-inf, one | 0x8000_0000), (-0.0, 0x8000_0000), (0.0, 0), (inf, one), (f32::NAN, NAN), (-1e-45, 0x8000_0001)]);
+        check_bits(
+            tanh,
+            &[(-inf, one | 0x8000_0000), (-0.0, 0x8000_0000), (0.0, 0), (inf, one), (f32::NAN, NAN), (-1e-45, 0x8000_0001)],
+        );
     }
 
     #[test]
@@ -292,13 +298,17 @@ mod tests {
     fn coarse_f64_functions_see_upper_words_only() {
         let nan = 0x7fff_ffff_0000_0000u64;
         let (inf, subnormal) = (f64::INFINITY, 1e-310f64);
-        for (a, expected) in [(-inf, -0.0), (-subnormal, -inf), (-0.0, -inf), (0.0, inf), (subnormal, inf), (inf, 0.0), (4.0, 0.25)] {
+        for (a, expected) in [(-inf, -0.0), (-subnormal, -inf), (-0.0, -inf), (0.0, inf), (subnormal, inf), (inf, 0.0), (4.0, 0.25)]
+        {
             assert_eq!(rcp_coarse(a).to_bits(), expected.to_bits(), "{a:e}");
         }
         for (a, expected) in [(-subnormal, -inf), (-0.0, -inf), (0.0, inf), (subnormal, inf), (inf, 0.0), (4.0, 0.5)] {
             assert_eq!(rsqrt_coarse(a).to_bits(), expected.to_bits(), "{a:e}");
         }
-        assert_eq!([rcp_coarse(f64::NAN), rsqrt_coarse(f64::NAN), rsqrt_coarse(-inf), rsqrt_coarse(-1.0)].map(f64::to_bits), [nan; 4]);
+        assert_eq!(
+            [rcp_coarse(f64::NAN), rsqrt_coarse(f64::NAN), rsqrt_coarse(-inf), rsqrt_coarse(-1.0)].map(f64::to_bits),
+            [nan; 4]
+        );
         for a in [3.0, 0.1, 1e300, 7e-200] {
             assert!((rcp_coarse(a) * a - 1.0).abs() < 2f64.powi(-19) && rcp_coarse(a).to_bits() as u32 == 0);
         }

@@ -265,12 +265,16 @@ mod tests {
         for a in WORDS {
             for position in COUNTS {
                 for length in COUNTS {
-                    let field = |sign: u64| gather(32, |i| if i < length && position + i <= 31 { bit(a.into(), position + i) } else { sign });
+                    let field = |sign: u64| {
+                        gather(32, |i| if i < length && position + i <= 31 { bit(a.into(), position + i) } else { sign })
+                    };
                     let sign = if length == 0 { 0 } else { bit(a.into(), (position + length - 1).min(31)) };
                     assert_eq!(u64::from(bfe(a, position, length)), field(0), "{a:x} {position} {length}");
                     assert_eq!(u64::from(bfe(a as i32, position, length) as u32), field(sign), "{a:x} {position} {length}");
                     let base = 0x5a5a_a5a5u32;
-                    let inserted = |i: u32| if i >= position && i - position < length { bit(a.into(), i - position) } else { bit(base.into(), i) };
+                    let inserted = |i: u32| {
+                        if i >= position && i - position < length { bit(a.into(), i - position) } else { bit(base.into(), i) }
+                    };
                     assert_eq!(u64::from(bfi(a, base, position, length)), gather(32, inserted));
                     assert_eq!(bfe(a, position + 256, length + 512), bfe(a, position, length));
                 }

@@ -27,10 +27,10 @@ pub enum Comparison {
 /// are never NaN, the unordered comparisons equal the ordered ones.
 #[inline(always)]
 pub fn compare<T: PartialOrd>(comparison: Comparison, a: T, b: T) -> bool {
-    let unordered = !(a <= b || a > b);
+    let unordered = a.partial_cmp(&b).is_none();
     match comparison {
         Comparison::Eq => a == b,
-        Comparison::Ne => a < b || a > b,
+        Comparison::Ne => a != b && !unordered,
         Comparison::Lt => a < b,
         Comparison::Le => a <= b,
         Comparison::Gt => a > b,

@@ -177,13 +177,7 @@ impl Exact {
         let leading = self.exponent + 127 - self.mantissa.leading_zeros() as i32;
         let quantum = leading.max(format.min_exponent()) - format.mantissa_bits as i32;
         let (kept, dropped, half) = split(self.mantissa, quantum - self.exponent);
-        let up = match rounding {
-            Rounding::Nearest => dropped > half || (dropped == half && kept & 1 == 1),
-            Rounding::NearestAway => dropped >= half,
-            Rounding::Zero => false,
-            Rounding::Down => dropped != 0 && self.negative,
-            Rounding::Up => dropped != 0 && !self.negative,
-        };
+        let up = self.rounds_up(rounding, kept, dropped, half);
         // The hidden bit adds one to the exponent field, and so does the carry out of a mantissa of all ones.
         let field = i128::from(quantum - (format.min_exponent() - format.mantissa_bits as i32));
         let magnitude = (field << format.mantissa_bits) as u128 + kept + u128::from(up);
@@ -197,6 +191,31 @@ impl Exact {
             Rounding::Up => !self.negative,
         };
         sign | if to_infinity { format.infinity() } else { format.max_finite() }
+    }
+
+    /// The nearest integer in the direction of `rounding`; beyond 2^126 the largest i128 of the sign.
+    #[inline(always)]
+    pub fn round_to_integer(self, rounding: Rounding) -> i128 {
+        let bits = 128 - self.mantissa.leading_zeros() as i32;
+        if self.mantissa != 0 && bits + self.exponent > 126 {
+            return if self.negative { i128::MIN } else { i128::MAX };
+        }
+        let exponent = if self.mantissa == 0 { 0 } else { self.exponent };
+        let (kept, dropped, half) = split(self.mantissa, -exponent);
+        let magnitude = (kept + u128::from(self.rounds_up(rounding, kept, dropped, half))) as i128;
+        if self.negative { -magnitude } else { magnitude }
+    }
+
+    /// Whether the magnitude `kept`, of which `dropped` is cut (`half` being one half), is to grow by one.
+    #[inline(always)]
+    fn rounds_up(self, rounding: Rounding, kept: u128, dropped: u128, half: u128) -> bool {
+        match rounding {
+            Rounding::Nearest => dropped > half || (dropped == half && kept & 1 == 1),
+            Rounding::NearestAway => dropped >= half,
+            Rounding::Zero => false,
+            Rounding::Down => dropped != 0 && self.negative,
+            Rounding::Up => dropped != 0 && !self.negative,
+        }
     }
 
     /// Exact product; the mantissas of both factors have at most 64 bits.

@@ -6,7 +6,14 @@ use super::exact::Format;
 
 /// f32 or f64: host arithmetic (nearest even), bits, and what PTX says of NaN.
 pub trait Float:
-    Copy + PartialEq + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+    Copy
+    + PartialEq
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
 {
     /// The layout of the bits.
     const FORMAT: Format;
@@ -30,17 +37,14 @@ pub trait Float:
     /// `.ftz`: a subnormal becomes zero of the same sign. Single precision only; on f64, which has no `.ftz`, nothing.
     fn ftz(self) -> Self;
 
+    /// Whether the last bit is set.
+    fn odd(self) -> bool;
+    /// The value whose encoding is larger by `step`: for 1 the neighbour away from zero, for -1 that towards it.
+    fn step(self, step: i32) -> Self;
     /// Whether the value is neither infinite nor NaN.
-    #[inline(always)]
-    fn finite(self) -> bool {
-        self - self == Self::ZERO
-    }
-
+    fn finite(self) -> bool;
     /// Whether the value is NaN.
-    #[inline(always)]
-    fn nan(self) -> bool {
-        !(self == self)
-    }
+    fn nan(self) -> bool;
 
     /// The sign bit, also of zero and NaN.
     #[inline(always)]
@@ -77,6 +81,26 @@ impl Float for f32 {
     #[inline(always)]
     fn magnitude(self) -> f32 {
         self.abs()
+    }
+
+    #[inline(always)]
+    fn odd(self) -> bool {
+        self.to_bits() & 1 == 1
+    }
+
+    #[inline(always)]
+    fn step(self, step: i32) -> f32 {
+        f32::from_bits(self.to_bits().wrapping_add_signed(step))
+    }
+
+    #[inline(always)]
+    fn finite(self) -> bool {
+        self.is_finite()
+    }
+
+    #[inline(always)]
+    fn nan(self) -> bool {
+        self.is_nan()
     }
 
     #[inline(always)]
@@ -118,6 +142,26 @@ impl Float for f64 {
     #[inline(always)]
     fn magnitude(self) -> f64 {
         self.abs()
+    }
+
+    #[inline(always)]
+    fn odd(self) -> bool {
+        self.to_bits() & 1 == 1
+    }
+
+    #[inline(always)]
+    fn step(self, step: i32) -> f64 {
+        f64::from_bits(self.to_bits().wrapping_add_signed(step.into()))
+    }
+
+    #[inline(always)]
+    fn finite(self) -> bool {
+        self.is_finite()
+    }
+
+    #[inline(always)]
+    fn nan(self) -> bool {
+        self.is_nan()
     }
 
     #[inline(always)]

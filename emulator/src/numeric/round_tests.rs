@@ -236,8 +236,21 @@ fn check_all<F: Neighbours>(edges: &[F], draws: &[F]) {
 fn f32_is_rounded_as_exact_integers_say() {
     let tiny = f32::from_bits(1);
     let positive = [
-        0.0, tiny, tiny * 3.0, f32::MIN_POSITIVE.next_down(), f32::MIN_POSITIVE, 1e-20, 0.1, 1f32.next_down(), 1.0, 1f32.next_up(),
-        3.0, 16_777_217.0, 1e20, f32::MAX / 2.0, f32::MAX,
+        0.0,
+        tiny,
+        tiny * 3.0,
+        f32::MIN_POSITIVE.next_down(),
+        f32::MIN_POSITIVE,
+        1e-20,
+        0.1,
+        1f32.next_down(),
+        1.0,
+        1f32.next_up(),
+        3.0,
+        16_777_217.0,
+        1e20,
+        f32::MAX / 2.0,
+        f32::MAX,
     ];
     let edges: Vec<f32> = positive.iter().flat_map(|v| [*v, -*v]).collect();
     check_all(&edges, &draws::<f32>(3000));
@@ -247,7 +260,17 @@ fn f32_is_rounded_as_exact_integers_say() {
 fn f64_is_rounded_as_exact_integers_say() {
     let tiny = f64::from_bits(1);
     let positive = [
-        0.0, tiny, f64::MIN_POSITIVE.next_down(), f64::MIN_POSITIVE, 1e-160, 1f64.next_down(), 1.0, 1f64.next_up(), 3.0, 1e155, f64::MAX,
+        0.0,
+        tiny,
+        f64::MIN_POSITIVE.next_down(),
+        f64::MIN_POSITIVE,
+        1e-160,
+        1f64.next_down(),
+        1.0,
+        1f64.next_up(),
+        3.0,
+        1e155,
+        f64::MAX,
     ];
     let edges: Vec<f64> = positive.iter().flat_map(|v| [*v, -*v]).collect();
     check_all(&edges, &draws::<f64>(2000));
@@ -255,7 +278,8 @@ fn f64_is_rounded_as_exact_integers_say() {
 
 #[test]
 fn an_exact_zero_is_negative_only_when_rounding_down_or_when_all_terms_are() {
-    for (rounding, difference) in [(Rounding::Nearest, 0u32), (Rounding::Zero, 0), (Rounding::Up, 0), (Rounding::Down, 0x8000_0000)] {
+    for (rounding, difference) in [(Rounding::Nearest, 0u32), (Rounding::Zero, 0), (Rounding::Up, 0), (Rounding::Down, 0x8000_0000)]
+    {
         assert_eq!(add(rounding, 1.5f32, -1.5).to_bits(), difference);
         assert_eq!(add(rounding, 0.0f32, -0.0).to_bits(), difference);
         assert_eq!(sub(rounding, 0.0f32, 0.0).to_bits(), difference);
