@@ -39,30 +39,30 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             let ((a, negated), d) = (cx.pred(a)?, cx.pred_dest(d)?);
             Decoded::new(Class::Move, MovePredicate { d, a: (a, !negated) })
         }
-        ("and", [ty]) => typed!(T = *ty, [b16 b32 b64] => binary(cx, i, CLASS, |a: T, b: T| a & b), Err(cx.unsupported(i))),
-        ("or", [ty]) => typed!(T = *ty, [b16 b32 b64] => binary(cx, i, CLASS, |a: T, b: T| a | b), Err(cx.unsupported(i))),
-        ("xor", [ty]) => typed!(T = *ty, [b16 b32 b64] => binary(cx, i, CLASS, |a: T, b: T| a ^ b), Err(cx.unsupported(i))),
-        ("not", [ty]) => typed!(T = *ty, [b16 b32 b64] => unary(cx, i, CLASS, |a: T| !a), Err(cx.unsupported(i))),
-        ("cnot", [ty]) => typed!(T = *ty, [b16 b32 b64] => unary(cx, i, CLASS, bits::cnot::<T>), Err(cx.unsupported(i))),
-        ("shl", [ty]) => typed!(T = *ty, [b16 b32 b64] => binary(cx, i, CLASS, bits::shl::<T>), Err(cx.unsupported(i))),
+        ("and", [ty]) => typed!(cx, i, T = ty, [b16 b32 b64] => binary(cx, i, CLASS, |a: T, b: T| a & b)),
+        ("or", [ty]) => typed!(cx, i, T = ty, [b16 b32 b64] => binary(cx, i, CLASS, |a: T, b: T| a | b)),
+        ("xor", [ty]) => typed!(cx, i, T = ty, [b16 b32 b64] => binary(cx, i, CLASS, |a: T, b: T| a ^ b)),
+        ("not", [ty]) => typed!(cx, i, T = ty, [b16 b32 b64] => unary(cx, i, CLASS, |a: T| !a)),
+        ("cnot", [ty]) => typed!(cx, i, T = ty, [b16 b32 b64] => unary(cx, i, CLASS, bits::cnot::<T>)),
+        ("shl", [ty]) => typed!(cx, i, T = ty, [b16 b32 b64] => binary(cx, i, CLASS, bits::shl::<T>)),
         ("shr", [ty]) => {
-            typed!(T = *ty, [b16 b32 b64 u16 u32 u64 s16 s32 s64] => binary(cx, i, CLASS, bits::shr::<T>), Err(cx.unsupported(i)))
+            typed!(cx, i, T = ty, [b16 b32 b64 u16 u32 u64 s16 s32 s64] => binary(cx, i, CLASS, bits::shr::<T>))
         }
         ("shf", ["l", "clamp", "b32"]) => ternary(cx, i, CLASS, |a, b, n| bits::shf_l(Overrun::Clamp, a, b, n)),
         ("shf", ["l", "wrap", "b32"]) => ternary(cx, i, CLASS, |a, b, n| bits::shf_l(Overrun::Wrap, a, b, n)),
         ("shf", ["r", "clamp", "b32"]) => ternary(cx, i, CLASS, |a, b, n| bits::shf_r(Overrun::Clamp, a, b, n)),
         ("shf", ["r", "wrap", "b32"]) => ternary(cx, i, CLASS, |a, b, n| bits::shf_r(Overrun::Wrap, a, b, n)),
-        ("popc", [ty]) => typed!(T = *ty, [b32 b64] => unary(cx, i, CLASS, bits::popc::<T>), Err(cx.unsupported(i))),
-        ("clz", [ty]) => typed!(T = *ty, [b32 b64] => unary(cx, i, CLASS, bits::clz::<T>), Err(cx.unsupported(i))),
-        ("brev", [ty]) => typed!(T = *ty, [b32 b64] => unary(cx, i, CLASS, bits::brev::<T>), Err(cx.unsupported(i))),
+        ("popc", [ty]) => typed!(cx, i, T = ty, [b32 b64] => unary(cx, i, CLASS, bits::popc::<T>)),
+        ("clz", [ty]) => typed!(cx, i, T = ty, [b32 b64] => unary(cx, i, CLASS, bits::clz::<T>)),
+        ("brev", [ty]) => typed!(cx, i, T = ty, [b32 b64] => unary(cx, i, CLASS, bits::brev::<T>)),
         ("bfind", [ty]) => {
-            typed!(T = *ty, [u32 s32 u64 s64] => unary(cx, i, CLASS, bits::bfind::<T>), Err(cx.unsupported(i)))
+            typed!(cx, i, T = ty, [u32 s32 u64 s64] => unary(cx, i, CLASS, bits::bfind::<T>))
         }
         ("bfind", ["shiftamt", ty]) => {
-            typed!(T = *ty, [u32 s32 u64 s64] => unary(cx, i, CLASS, bits::bfind_shiftamt::<T>), Err(cx.unsupported(i)))
+            typed!(cx, i, T = ty, [u32 s32 u64 s64] => unary(cx, i, CLASS, bits::bfind_shiftamt::<T>))
         }
-        ("bfe", [ty]) => typed!(T = *ty, [u32 s32 u64 s64] => ternary(cx, i, CLASS, bits::bfe::<T>), Err(cx.unsupported(i))),
-        ("bfi", [ty]) => typed!(T = *ty, [b32 b64] => quaternary(cx, i, CLASS, bits::bfi::<T>), Err(cx.unsupported(i))),
+        ("bfe", [ty]) => typed!(cx, i, T = ty, [u32 s32 u64 s64] => ternary(cx, i, CLASS, bits::bfe::<T>)),
+        ("bfi", [ty]) => typed!(cx, i, T = ty, [b32 b64] => quaternary(cx, i, CLASS, bits::bfi::<T>)),
         ("fns", ["b32"]) => ternary(cx, i, CLASS, bits::fns),
         ("bmsk" | "szext", _) => extension(i, cx),
         ("prmt", ["b32"]) => ternary(cx, i, CLASS, bits::prmt),

@@ -201,7 +201,7 @@ fn setp(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         "f32" => operands.floats::<f32>(cx, comparison, ftz),
         "f64" => operands.floats::<f64>(cx, comparison, false),
         _ => {
-            typed!(T = ty, [b16 b32 b64 u16 s16 u32 s32 u64 s64] => operands.ordered::<T>(cx, comparison), Err(cx.unsupported(i)))
+            typed!(cx, i, T = ty, [b16 b32 b64 u16 s16 u32 s32 u64 s64] => operands.ordered::<T>(cx, comparison))
         }
     }
 }
@@ -308,9 +308,7 @@ fn set(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         "f16" => single!(u16, f16),
         "bf16" => single!(u16, bf16),
         "f32" if ftz => single!(f32, move |a: f32, b: f32| compare(comparison, a.ftz(), b.ftz())),
-        _ => typed!(T = ty, [b16 b32 b64 u16 s16 u32 s32 u64 s64 f32 f64] => single!(T, move |a: T, b: T| compare(comparison, a, b)), {
-            Err(cx.unsupported(i))
-        }),
+        _ => typed!(cx, i, T = ty, [b16 b32 b64 u16 s16 u32 s32 u64 s64 f32 f64] => single!(T, move |a: T, b: T| compare(comparison, a, b))),
     }
 }
 
@@ -344,17 +342,17 @@ impl<T: Lane, C: Fn(&Cx) -> Mask + Send + Sync> Execute for Select<T, C> {
 fn selp(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let [d, a, b, c] = cx.operands(i)?;
     // Bits are moved: the widths alone matter.
-    typed!(T = untyped(Modifiers::new(i).last()), [b16 b32 b64] => {
+    typed!(cx, i, T = untyped(Modifiers::new(i).last()), [b16 b32 b64] => {
         let (a, b, c, d) = (cx.source::<T>(a)?, cx.source(b)?, cx.pred(c)?, cx.dest(d)?);
         Ok(Decoded::new(Class::Move, Select { d, a, b, c: move |cx: &Cx| holds(cx, c), id: c.0.id })?.with_own_taint())
-    }, Err(cx.unsupported(i)))
+    })
 }
 
 fn slct(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let mut modifiers = Modifiers::new(i);
     let (ftz, ty) = (modifiers.accept("ftz"), modifiers.next());
     let [d, a, b, c] = cx.operands(i)?;
-    typed!(T = untyped(ty), [b16 b32 b64] => {
+    typed!(cx, i, T = untyped(ty), [b16 b32 b64] => {
         let (a, b, d) = (cx.source::<T>(a)?, cx.source(b)?, cx.dest(d)?);
         let decoded = match modifiers.last() {
             "s32" if !ftz => {
@@ -378,7 +376,7 @@ fn slct(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             _ => Err(cx.unsupported(i)),
         };
         Ok(decoded?.with_own_taint())
-    }, Err(cx.unsupported(i)))
+    })
 }
 
 /// The untyped bits of a type of 16, 32 or 64 bits.

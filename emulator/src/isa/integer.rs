@@ -18,47 +18,47 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         ("add", ["sat", "s32"]) => binary(cx, i, CLASS, int::add_sat),
         ("sub", ["sat", "s32"]) => binary(cx, i, CLASS, int::sub_sat),
         ("add", ["u16x2" | "s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(int::add::<u16>, a, b)),
-        ("add" | "sub", [ty]) => typed!(T = unsigned(ty), [u16 u32 u64] => match i.opcode.as_str() {
+        ("add" | "sub", [ty]) => typed!(cx, i, T = unsigned(ty), [u16 u32 u64] => match i.opcode.as_str() {
             "add" => binary(cx, i, CLASS, int::add::<T>),
             _ => binary(cx, i, CLASS, int::sub::<T>),
-        }, Err(cx.unsupported(i))),
+        }),
         ("add" | "sub", ["cc", ty]) | ("addc" | "subc", [ty] | ["cc", ty]) => {
-            typed!(T = unsigned(ty), [u32 u64] => match i.opcode.as_str() {
+            typed!(cx, i, T = unsigned(ty), [u32 u64] => match i.opcode.as_str() {
                 "add" | "addc" => chained(cx, i, |a: T, b, _, carry| int::add_cc(a, b, carry)),
                 _ => chained(cx, i, |a: T, b, _, borrow| int::sub_cc(a, b, borrow)),
-            }, Err(cx.unsupported(i)))
+            })
         }
         ("mad", [part @ ("lo" | "hi"), "cc", ty]) | ("madc", [part @ ("lo" | "hi"), ty] | [part @ ("lo" | "hi"), "cc", ty]) => {
-            typed!(T = ty, [u32 s32 u64 s64] => match *part {
+            typed!(cx, i, T = ty, [u32 s32 u64 s64] => match *part {
                 "lo" => chained(cx, i, int::mad_lo_cc::<T>),
                 _ => chained(cx, i, int::mad_hi_cc::<T>),
-            }, Err(cx.unsupported(i)))
+            })
         }
-        ("mul", ["lo", ty]) => typed!(T = unsigned(ty), [u16 u32 u64] => binary(cx, i, CLASS, int::mul_lo::<T>), Err(cx.unsupported(i))),
-        ("mad", ["lo", ty]) => typed!(T = unsigned(ty), [u16 u32 u64] => ternary(cx, i, CLASS, int::mad_lo::<T>), Err(cx.unsupported(i))),
+        ("mul", ["lo", ty]) => typed!(cx, i, T = unsigned(ty), [u16 u32 u64] => binary(cx, i, CLASS, int::mul_lo::<T>)),
+        ("mad", ["lo", ty]) => typed!(cx, i, T = unsigned(ty), [u16 u32 u64] => ternary(cx, i, CLASS, int::mad_lo::<T>)),
         ("mul", ["hi", ty]) => {
-            typed!(T = ty, [u16 s16 u32 s32 u64 s64] => binary(cx, i, CLASS, int::mul_hi::<T>), Err(cx.unsupported(i)))
+            typed!(cx, i, T = ty, [u16 s16 u32 s32 u64 s64] => binary(cx, i, CLASS, int::mul_hi::<T>))
         }
         ("mad", ["hi", ty]) => {
-            typed!(T = ty, [u16 s16 u32 s32 u64 s64] => ternary(cx, i, CLASS, int::mad_hi::<T>), Err(cx.unsupported(i)))
+            typed!(cx, i, T = ty, [u16 s16 u32 s32 u64 s64] => ternary(cx, i, CLASS, int::mad_hi::<T>))
         }
         ("mad", ["hi", "sat", "s32"]) => ternary(cx, i, CLASS, int::mad_hi_sat),
-        ("mul", ["wide", ty]) => typed!(T = ty, [u16 s16 u32 s32] => binary(cx, i, CLASS, int::mul_wide::<T>), Err(cx.unsupported(i))),
-        ("mad", ["wide", ty]) => typed!(T = ty, [u16 s16 u32 s32] => ternary(cx, i, CLASS, int::mad_wide::<T>), Err(cx.unsupported(i))),
-        ("mul24", ["lo", ty]) => typed!(T = ty, [u32 s32] => binary(cx, i, CLASS, int::mul24_lo::<T>), Err(cx.unsupported(i))),
-        ("mul24", ["hi", ty]) => typed!(T = ty, [u32 s32] => binary(cx, i, CLASS, int::mul24_hi::<T>), Err(cx.unsupported(i))),
-        ("mad24", ["lo", ty]) => typed!(T = ty, [u32 s32] => ternary(cx, i, CLASS, int::mad24_lo::<T>), Err(cx.unsupported(i))),
-        ("mad24", ["hi", ty]) => typed!(T = ty, [u32 s32] => ternary(cx, i, CLASS, int::mad24_hi::<T>), Err(cx.unsupported(i))),
+        ("mul", ["wide", ty]) => typed!(cx, i, T = ty, [u16 s16 u32 s32] => binary(cx, i, CLASS, int::mul_wide::<T>)),
+        ("mad", ["wide", ty]) => typed!(cx, i, T = ty, [u16 s16 u32 s32] => ternary(cx, i, CLASS, int::mad_wide::<T>)),
+        ("mul24", ["lo", ty]) => typed!(cx, i, T = ty, [u32 s32] => binary(cx, i, CLASS, int::mul24_lo::<T>)),
+        ("mul24", ["hi", ty]) => typed!(cx, i, T = ty, [u32 s32] => binary(cx, i, CLASS, int::mul24_hi::<T>)),
+        ("mad24", ["lo", ty]) => typed!(cx, i, T = ty, [u32 s32] => ternary(cx, i, CLASS, int::mad24_lo::<T>)),
+        ("mad24", ["hi", ty]) => typed!(cx, i, T = ty, [u32 s32] => ternary(cx, i, CLASS, int::mad24_hi::<T>)),
         ("mad24", ["hi", "sat", "s32"]) => ternary(cx, i, CLASS, int::mad24_hi_sat),
-        ("sad", [ty]) => typed!(T = ty, [u16 s16 u32 s32 u64 s64] => ternary(cx, i, CLASS, int::sad::<T>), Err(cx.unsupported(i))),
-        ("div" | "rem", [ty]) => typed!(T = ty, [u16 s16 u32 s32 u64 s64] => match i.opcode.as_str() {
+        ("sad", [ty]) => typed!(cx, i, T = ty, [u16 s16 u32 s32 u64 s64] => ternary(cx, i, CLASS, int::sad::<T>)),
+        ("div" | "rem", [ty]) => typed!(cx, i, T = ty, [u16 s16 u32 s32 u64 s64] => match i.opcode.as_str() {
             "div" => binary(cx, i, CLASS, int::div::<T>),
             _ => binary(cx, i, CLASS, int::rem::<T>),
-        }, Err(cx.unsupported(i))),
-        ("abs" | "neg", [ty]) => typed!(T = ty, [s16 s32 s64] => match i.opcode.as_str() {
+        }),
+        ("abs" | "neg", [ty]) => typed!(cx, i, T = ty, [s16 s32 s64] => match i.opcode.as_str() {
             "abs" => unary(cx, i, CLASS, int::abs::<T>),
             _ => unary(cx, i, CLASS, int::neg::<T>),
-        }, Err(cx.unsupported(i))),
+        }),
         ("min" | "max", _) => extremum(i, cx),
         ("dp4a", [a, b]) => match (signed(a), signed(b)) {
             (Some(first), Some(second)) if a.ends_with("32") && b.ends_with("32") => {
@@ -87,10 +87,10 @@ fn extremum(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         (false, ["s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(int::max::<i16>, a, b)),
         (true, ["relu", "s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(|a: i16, b| int::relu(int::min(a, b)), a, b)),
         (false, ["relu", "s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(|a: i16, b| int::relu(int::max(a, b)), a, b)),
-        (_, [ty]) => typed!(T = ty, [u16 s16 u32 s32 u64 s64] => match least {
+        (_, [ty]) => typed!(cx, i, T = ty, [u16 s16 u32 s32 u64 s64] => match least {
             true => binary(cx, i, CLASS, int::min::<T>),
             false => binary(cx, i, CLASS, int::max::<T>),
-        }, Err(cx.unsupported(i))),
+        }),
         _ => Err(cx.unsupported(i)),
     }
 }

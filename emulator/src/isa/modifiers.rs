@@ -89,17 +89,21 @@ macro_rules! rust_type {
     };
 }
 
-/// An expression with `$T` the Rust type of the PTX type called `$name`, which must be in the list:
-/// `typed!(T = "s32", [u32 s32] => f::<T>(), otherwise)`.
+/// An expression with `$T` the Rust type of the PTX type called `$name`, which must be in the list; a further expression if it is
+/// not, or the error that says so: `typed!(cx, i, T = "s32", [u32 s32] => f::<T>())`.
 macro_rules! typed {
-    ($T:ident = $name:expr, [$($ty:ident)+] => $body:expr, $otherwise:expr) => {
-        match $name {
+    ($T:ident = $name:expr, [$($ty:ident)+] => $body:expr, $otherwise:expr) => {{
+        let name: &str = $name;
+        match name {
             $(stringify!($ty) => {
                 type $T = rust_type!($ty);
                 $body
             })+
             _ => $otherwise,
         }
+    }};
+    ($cx:ident, $i:ident, $T:ident = $name:expr, [$($ty:ident)+] => $body:expr) => {
+        typed!($T = $name, [$($ty)+] => $body, Err($cx.unsupported($i)))
     };
 }
 

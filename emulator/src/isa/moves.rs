@@ -75,7 +75,7 @@ fn mov(i: &Instruction, cx: &mut Lowering, ty: &str) -> Result<Decoded> {
             _ => Err(cx.unsupported(i)),
         },
         (_, _, "b128") => mov_128(i, cx, d, a),
-        _ => typed!(T = untyped(ty), [b16 b32 b64] => unary(cx, i, Class::Move, |a: T| a), Err(cx.unsupported(i))),
+        _ => typed!(cx, i, T = untyped(ty), [b16 b32 b64] => unary(cx, i, Class::Move, |a: T| a)),
     }
 }
 
@@ -138,7 +138,7 @@ struct Pack<W, P, const N: usize> {
 /// Bits of one of `N` parts of `W`, and a mask of them.
 const fn part<W, const N: usize>() -> (u32, u64) {
     let bits = 8 * size_of::<W>() as u32 / N as u32;
-    (bits, (1 << bits) - 1)
+    (bits, u64::MAX >> (64 - bits))
 }
 
 impl<W: Lane, P: Lane, const N: usize> Execute for Pack<W, P, N> {
