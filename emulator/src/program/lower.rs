@@ -299,6 +299,7 @@ pub(crate) struct Lowering<'m> {
     constants: HashMap<(Bank, u64), (u32, u32)>,
     specials: HashMap<Special, Reg<u32>>,
     addresses: HashMap<Address, Reg<u64>>,
+    carry: Option<Pred>,
     reads: Vec<u32>,
     writes: Vec<u32>,
     critical: Vec<u32>,
@@ -344,6 +345,7 @@ impl<'m> Lowering<'m> {
             constants: HashMap::new(),
             specials: HashMap::new(),
             addresses: HashMap::new(),
+            carry: None,
             reads: Vec::new(),
             writes: Vec::new(),
             critical: Vec::new(),
@@ -670,6 +672,15 @@ impl<'m> Lowering<'m> {
         self.frame.specials.push((special, register));
         self.specials.insert(special, register);
         register
+    }
+
+    /// The carry flag of `add.cc` and its kin: a predicate register that no name reaches.
+    pub(crate) fn carry(&mut self) -> Pred {
+        if let Some(carry) = self.carry {
+            return carry;
+        }
+        let (index, id) = self.slot(Bank::Predicate);
+        *self.carry.insert(Pred { index, id })
     }
 
     /// A register that holds an address known only at launch or call.
