@@ -224,7 +224,7 @@ impl Cx<'_> {
     }
 
     fn local_position(&mut self, lane: usize, address: u64, size: u32) -> Option<usize> {
-        if address as usize + size as usize <= self.warp.local_stride {
+        if address.saturating_add(u64::from(size)) <= self.warp.local_stride as u64 {
             return Some(lane * self.warp.local_stride + address as usize);
         }
         self.report_at(Kind::OutOfBounds, lane, Some(address), None, || format!("{size} bytes outside the thread's local memory"));
