@@ -4,7 +4,7 @@ fn main() {
     let program = Arc::new(Program::parse(&std::fs::read_to_string(std::env::args().nth(1).unwrap()).unwrap()).unwrap());
     let mut device = Device::new();
     let module = device.load(program).unwrap();
-    let n = 1 << 20;
+    let n: u64 = 1 << std::env::args().nth(2).map_or(20, |s| s.parse().unwrap());
     let f: Vec<u8> = (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let y = device.allocate("y", 4 * n).unwrap();
     let a = device.allocate("a", 4 * n).unwrap();

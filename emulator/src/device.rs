@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::Result;
-use crate::machine::launch::{Context, Launch, Report, validate};
+use crate::count::Touched;
+use crate::machine::launch::{Context, Launch, Report, threads_of, validate};
 use crate::machine::progress::Progress;
 use crate::machine::scheduler;
 use crate::memory::device::Resident;
@@ -142,6 +143,8 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
+            threads: threads_of(launch.block),
+            touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
             shared: Layout::new(kernel, launch.shared_bytes),
             next_cluster: AtomicUsize::new(0),
             progress: Progress::default(),

@@ -1,11 +1,13 @@
 //! `ld` and `st`.
 
-use super::address::{AddressOperand, Target, Words};
+use super::access::Words;
+use super::address::{AddressOperand, Target};
 use super::modifiers;
 use crate::Result;
 use crate::check::Kind;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
-use crate::machine::registers::{Bank, Mask, Reg, WARP};
+use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP, each_lane};
+use crate::memory::bits::ones;
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::{Instruction, Operand, Type};
 
@@ -44,31 +46,10 @@ impl<const W: usize> Execute for Load<W> {
         let addresses = self.address.addresses(cx);
         let data: Words<W> = cx.load(self.target, &addresses, self.bytes);
         for element in &self.elements {
-            let word = (element.at / 4) as usize;
-            let shift = element.at % 4 * 8;
-            let value = |lane: usize| -> u64 {
-                let low = u64::from(data.words[word][lane] >> shift);
-                let bits = if self.size == 8 { low | u64::from(data.words[(word + 1).min(W - 1)][lane]) << 32 } else { low };
-                let unused = 64 - self.size * 8;
-                if self.signed { ((bits << unused) as i64 >> unused) as u64 } else { bits << unused >> unused }
-            };
-            match element.bank {
-                Bank::B16 => write(cx, Reg::<u16>::new(element.index, element.id), |lane| value(lane) as u16),
-                Bank::B32 => write(cx, Reg::<u32>::new(element.index, element.id), |lane| value(lane) as u32),
-                _ => write(cx, Reg::<u64>::new(element.index, element.id), value),
-            }
-            let bytes = crate::memory::bits::ones(self.size) << element.at;
-            let undefined = (0..WARP).fold(0, |mask: Mask, lane| mask | u32::from(data.undefined[lane] & bytes != 0) << lane);
-            cx.set_undefined(element.id, undefined);
+            element.fill(cx, &data, self.size, self.signed);
         }
         Flow::Next
     }
-}
-
-#[inline(always)]
-fn write<T: crate::machine::registers::Lane>(cx: &mut Cx, register: Reg<T>, value: impl Fn(usize) -> T) {
-    let lanes = std::array::from_fn(value);
-    cx.set(register, &lanes);
 }
 
 impl<const W: usize> Execute for Store<W> {
@@ -77,32 +58,95 @@ impl<const W: usize> Execute for Store<W> {
         let addresses = self.address.addresses(cx);
         let mut data = Words::<W>::zero();
         for element in &self.elements {
-            let word = (element.at / 4) as usize;
-            let shift = element.at % 4 * 8;
-            let mask = if self.size >= 4 { !0 } else { crate::memory::bits::ones(self.size * 8) };
-            for lane in 0..WARP {
-                let bits = match element.bank {
-                    Bank::B16 => u64::from(cx.get(Reg::<u16>::new(element.index, element.id))[lane]),
-                    Bank::B32 => u64::from(cx.get(Reg::<u32>::new(element.index, element.id))[lane]),
-                    _ => cx.get(Reg::<u64>::new(element.index, element.id))[lane],
-                };
-                data.words[word][lane] |= (bits as u32 & mask) << shift;
-                if self.size == 8 {
-                    data.words[(word + 1).min(W - 1)][lane] = (bits >> 32) as u32;
-                }
-            }
+            element.empty(cx, &mut data, self.size);
             let undefined = if cx.checked() { cx.undefined(element.id) & cx.active } else { 0 };
             for lane in lanes_of(undefined) {
-                data.undefined[lane] |= crate::memory::bits::ones(self.size) << element.at;
-                if matches!(self.target, Target::Global | Target::Generic) {
-                    cx.report(Kind::Uninitialized, lane, || {
-                        "a value that was never computed from anything written is stored".into()
-                    });
-                }
+                data.set_undefined(lane, ones(self.size) << element.at);
+            }
+        }
+        if data.any_undefined && matches!(self.target, Target::Global | Target::Generic) {
+            // Told of here, where the value leaves the threads that know where it came from; then it counts as written.
+            let lane = lanes_of(cx.active).find(|&lane| data.undefined[lane] != 0).unwrap_or(0);
+            if !cx.goes_to_threads(self.target, addresses[lane]) {
+                cx.report_at(Kind::Uninitialized, lane, Some(addresses[lane]), cx.buffer_of(addresses[lane]), || {
+                    "the value stored was never computed from anything written".into()
+                });
+                data.any_undefined = false;
             }
         }
         cx.store(self.target, &addresses, self.bytes, &data);
         Flow::Next
+    }
+}
+
+impl Element {
+    /// Takes the element's bytes into its register, extended to the register's width.
+    #[inline(always)]
+    fn fill<const W: usize>(&self, cx: &mut Cx, data: &Words<W>, size: u32, signed: bool) {
+        let word = (self.at / 4) as usize;
+        let low = &data.words[word];
+        match (size, self.bank) {
+            (4, Bank::B32) => cx.set(Reg::new(self.index, self.id), low),
+            (8, Bank::B64) => {
+                let high = &data.words[(word + 1).min(W - 1)];
+                let wide: Lanes<u64> = each_lane(|lane| u64::from(low[lane]) | u64::from(high[lane]) << 32);
+                cx.set(Reg::new(self.index, self.id), &wide);
+            }
+            _ => {
+                let (shift, unused) = (self.at % 4 * 8, 64 - size * 8);
+                let high = &data.words[(word + 1).min(W - 1)];
+                let value = |lane: usize| -> u64 {
+                    let bits = (u64::from(low[lane]) | if size == 8 { u64::from(high[lane]) << 32 } else { 0 }) >> shift;
+                    if signed { ((bits << unused) as i64 >> unused) as u64 } else { bits << unused >> unused }
+                };
+                match self.bank {
+                    Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &each_lane(|lane| value(lane) as u16)),
+                    Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &each_lane(|lane| value(lane) as u32)),
+                    _ => cx.set(Reg::<u64>::new(self.index, self.id), &each_lane(value)),
+                }
+            }
+        }
+        if !cx.checked() {
+            return;
+        }
+        let mut undefined: Mask = 0;
+        if data.any_undefined {
+            let bytes = ones(size) << self.at;
+            for lane in 0..WARP {
+                undefined |= u32::from(data.undefined[lane] & bytes != 0) << lane;
+            }
+        }
+        cx.set_undefined(self.id, undefined);
+    }
+
+    /// Puts the register's low bytes where the element lies.
+    #[inline(always)]
+    fn empty<const W: usize>(&self, cx: &Cx, data: &mut Words<W>, size: u32) {
+        let word = (self.at / 4) as usize;
+        let (shift, mask) = (self.at % 4 * 8, if size >= 4 { !0 } else { ones(size * 8) });
+        match self.bank {
+            Bank::B16 => {
+                let lanes = cx.get(Reg::<u16>::new(self.index, self.id));
+                for lane in 0..WARP {
+                    data.words[word][lane] |= (u32::from(lanes[lane]) & mask) << shift;
+                }
+            }
+            Bank::B32 => {
+                let lanes = cx.get(Reg::<u32>::new(self.index, self.id));
+                for lane in 0..WARP {
+                    data.words[word][lane] |= (lanes[lane] & mask) << shift;
+                }
+            }
+            _ => {
+                let lanes = cx.get(Reg::<u64>::new(self.index, self.id));
+                for lane in 0..WARP {
+                    data.words[word][lane] |= (lanes[lane] as u32 & mask) << shift;
+                    if size == 8 {
+                        data.words[(word + 1).min(W - 1)][lane] = (lanes[lane] >> 32) as u32;
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A decoder matches the modifiers, takes its operands from [`Lowering`] and returns an operation. Whatever it does not match is
 //! an error that names the instruction: nothing is guessed.
 
+pub(crate) mod access;
 mod address;
 mod arithmetic;
 mod barrier;

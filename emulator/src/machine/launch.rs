@@ -3,9 +3,10 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::progress::Progress;
-use super::registers::WARP;
+use super::registers::{Lanes, WARP};
+use super::trace::Trace;
 use crate::check::{Finding, Place};
-use crate::count::Counters;
+use crate::count::{Counters, Touched, Traffic};
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
 use crate::program::{Kernel, Program};
@@ -40,6 +41,8 @@ pub struct Launch {
     pub checked: bool,
     /// Stop with an error after this many warp instructions.
     pub max_instructions: u64,
+    /// A thread or warp to follow.
+    pub trace: Option<Trace>,
     /// Cores to use; `None`: all of rayon's pool.
     pub workers: Option<usize>,
 }
@@ -56,6 +59,7 @@ impl Launch {
             order: Order::Natural,
             checked: true,
             max_instructions: 1 << 40,
+            trace: None,
             workers: None,
         }
     }
@@ -89,6 +93,8 @@ pub struct Report {
     pub counters: Counters,
     /// What `printf` wrote, one entry per call: block by block in the order of their indices, within a block in the order of time.
     pub printed: Vec<String>,
+    /// What the followed thread or warp executed, line by line.
+    pub trace: Vec<String>,
 }
 
 /// What every warp of a launch shares.
@@ -100,6 +106,10 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// `threadIdx` of each warp's lanes, axis by axis.
+    pub threads: Vec<[Lanes<u32>; 3]>,
+    /// For each allocation the sectors that were read and written.
+    pub touched: Vec<Touched>,
     /// Addresses in shared memory.
     pub shared: Layout,
     /// The next cluster to start, in the launch's order.
@@ -110,9 +120,20 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// `threadIdx` of a lane.
     pub(crate) fn thread(&self, warp: usize, lane: usize) -> [u32; 3] {
-        let linear = (warp * WARP + lane) as u32;
-        let [x, y, _] = self.launch.block;
-        [linear % x, linear / x % y, linear / x / y]
+        self.threads[warp].map(|axis| axis[lane])
+    }
+
+    /// What each buffer gave and took, of those that were touched.
+    pub(crate) fn traffic(&self) -> Vec<Traffic> {
+        let mut traffic = Vec::new();
+        for (index, touched) in self.touched.iter().enumerate() {
+            let (sectors_read, sectors_written) = touched.distinct();
+            if sectors_read + sectors_written > 0 {
+                let allocation = self.memory.get(index);
+                traffic.push(Traffic { name: allocation.name.clone(), bytes: allocation.bytes, sectors_read, sectors_written });
+            }
+        }
+        traffic
     }
 
     /// Where an instruction stands.
@@ -121,6 +142,16 @@ impl Context<'_> {
         let source = instruction.location.and_then(|at| Some((self.program.file(at)?.to_string(), at.line)));
         Place { ptx_line: instruction.line, instruction: instruction.text.to_string(), source }
     }
+}
+
+/// `threadIdx` of every lane of a block's warps, axis by axis.
+pub(crate) fn threads_of([x, y, z]: [u32; 3]) -> Vec<[Lanes<u32>; 3]> {
+    let warps = (x * y * z).div_ceil(WARP as u32);
+    let thread = |warp: u32, lane: usize| warp * WARP as u32 + lane as u32;
+    let of = |warp: u32, f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| f(thread(warp, lane)));
+    (0..warps)
+        .map(|warp| [of(warp, &|thread| thread % x), of(warp, &|thread| thread / x % y), of(warp, &|thread| thread / x / y)])
+        .collect()
 }
 
 /// Refuses what no device could launch.

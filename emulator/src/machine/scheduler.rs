@@ -11,7 +11,7 @@ use super::registers::{Mask, Registers, WARP};
 use super::warp::{Group, State, Warp};
 use super::worker::{Turn, Worker, fill_frame, list, run_warp};
 use crate::check::{Finding, Findings, Kind};
-use crate::count::Counters;
+use crate::count::{Counters, Tally};
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -68,12 +68,15 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         results.extend(slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)));
     }
     let mut findings = Findings::default();
-    let mut counters = Counters::new(context.program.instructions.len());
-    let mut printed = Vec::new();
+    let mut tallies = vec![Tally::default(); context.program.instructions.len()];
+    let (mut printed, mut trace) = (Vec::new(), Vec::new());
     for worker in results {
+        trace.extend(worker.trace);
         findings.merge(worker.findings);
-        counters.merge(&worker.counters);
         printed.extend(worker.printed);
+        for (total, part) in tallies.iter_mut().zip(worker.tallies) {
+            *total += part;
+        }
     }
     // Each block was run by one worker: its own lines are in the order of time.
     printed.sort_by_key(|(block, _)| *block);
@@ -85,17 +88,20 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             context.kernel.name
         )));
     }
-    Ok(Report { findings: findings.into_sorted(), counters, printed })
+    let counters = Counters::new(context.program, &tallies, context.traffic(), |pc| context.place(pc));
+    Ok(Report { findings: findings.into_sorted(), counters, printed, trace })
 }
 
 /// Takes clusters from the launch until none are left.
 fn work(context: &Context) -> Worker {
     let mut worker = Worker {
         findings: Findings::default(),
-        counters: Counters::new(context.program.instructions.len()),
+        tallies: vec![Tally::default(); context.program.instructions.len()],
         effects: 0,
         executed: 0,
         printed: Vec::new(),
+        last_allocation: 0,
+        trace: Vec::new(),
     };
     let mut random = match context.launch.order {
         Order::Seeded(seed) => Some(Random::new(seed)),

@@ -5,23 +5,29 @@ use std::cmp::Reverse;
 use super::block::Block;
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
-use super::registers::{Mask, WARP};
+use super::registers::{Lanes, Mask, WARP};
+use super::trace;
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
-use crate::count::Counters;
+use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
 use crate::program::{Address, Instruction, Meeting, Program, Special};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
     pub findings: Findings,
-    pub counters: Counters,
+    /// Counts by program counter.
+    pub tallies: Vec<Tally>,
     /// Stores, arrivals, exits: whether anything happened that others could wait for.
     pub effects: u64,
     /// Warp instructions executed.
     pub executed: u64,
     /// What `printf` wrote, with the index of the block.
     pub printed: Vec<(u32, String)>,
+    /// Lines of the trace.
+    pub trace: Vec<String>,
+    /// The allocation that was accessed last: likely the next one too.
+    pub last_allocation: usize,
 }
 
 /// Why a warp's turn ended.
@@ -126,6 +132,9 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
 fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
+    let followed = cx.launch.launch.trace.map_or(0, |trace| {
+        trace.lanes(cx.blocks[cx.rank].coordinates, cx.warp.index, &cx.launch.threads[cx.warp.index]) & group.lanes
+    });
     loop {
         let pc = group.pc;
         let instruction = &instructions[pc as usize];
@@ -148,9 +157,14 @@ fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &m
             }
         }
         if !cx.resumed {
-            let tally = &mut cx.worker.counters.tallies[pc as usize];
+            let tally = &mut cx.worker.tallies[pc as usize];
             tally.warps += 1;
             tally.threads += u64::from(active.count_ones());
+        }
+        let mut sources = String::new();
+        if followed != 0 {
+            let names = &cx.launch.program.functions[group.function as usize].registers;
+            sources = trace::sources(cx, instruction, names, followed);
         }
         let flow = if active == 0 {
             Flow::Next
@@ -159,6 +173,10 @@ fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &m
         } else {
             instruction.op.execute(cx)
         };
+        if followed != 0 && !matches!(flow, Flow::Wait | Flow::Call { .. }) {
+            let names = &cx.launch.program.functions[group.function as usize].registers;
+            trace::line(cx, instruction, names, followed, &sources);
+        }
         cx.resumed = false;
         match flow {
             Flow::Next => group.pc = pc + 1,
@@ -169,7 +187,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &m
                 } else if others == 0 {
                     group.pc = target;
                 } else {
-                    cx.worker.counters.tallies[pc as usize].divergences += 1;
+                    cx.worker.tallies[pc as usize].divergences += 1;
                     split(cx.warp, group, others, pc + 1);
                     group.pc = target;
                     return End::Moved;
@@ -368,8 +386,8 @@ fn enter(cx: &mut Cx, group: &mut Group, function: u32) {
 pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, function: u32, local: u32, lanes: Mask) {
     let frame = &launch.program.functions[function as usize].frame;
     for &(special, register) in &frame.specials {
-        let (index, rank) = (warp.index, warp.rank);
-        warp.registers.define(register, lanes, |lane| special_value(special, launch, block, index, rank, lane));
+        let values = special_values(special, launch, block, warp.index, warp.rank);
+        warp.registers.define(register, lanes, |lane| values[lane]);
     }
     for &(address, register) in &frame.addresses {
         let value = match address {
@@ -385,27 +403,27 @@ pub(crate) fn generic_local(offset: u64) -> u64 {
     LOCAL_WINDOW + offset
 }
 
-fn special_value(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize, lane: usize) -> u32 {
+fn special_values(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize) -> Lanes<u32> {
     let (grid, cluster) = (launch.launch.grid, launch.launch.cluster);
     let rank = rank as u32;
     let in_cluster = [rank % cluster[0], rank / cluster[0] % cluster[1], rank / cluster[0] / cluster[1]];
     let dynamic = launch.launch.shared_bytes;
-    match special {
-        Special::Tid(axis) => launch.thread(warp, lane)[axis],
+    let value = match special {
+        Special::Tid(axis) => return launch.threads[warp][axis],
+        Special::LaneId => return std::array::from_fn(|lane| lane as u32),
+        Special::LanemaskEq => return std::array::from_fn(|lane| 1 << lane),
+        Special::LanemaskLe => return std::array::from_fn(|lane| !0 >> (31 - lane)),
+        Special::LanemaskLt => return std::array::from_fn(|lane| (1 << lane) - 1),
+        Special::LanemaskGe => return std::array::from_fn(|lane| !0 << lane),
+        Special::LanemaskGt => return std::array::from_fn(|lane| !0 << lane & !(1 << lane)),
         Special::Ntid(axis) => launch.launch.block[axis],
         Special::Ctaid(axis) => block.coordinates[axis],
         Special::Nctaid(axis) => grid[axis],
-        Special::LaneId => lane as u32,
         Special::WarpId => warp as u32,
         Special::NWarpId => launch.launch.threads().div_ceil(WARP as u32),
         // Blocks are dealt to multiprocessors in turn.
         Special::SmId => block.index % MULTIPROCESSORS,
         Special::NSmId => MULTIPROCESSORS,
-        Special::LanemaskEq => 1 << lane,
-        Special::LanemaskLe => !0 >> (31 - lane),
-        Special::LanemaskLt => (1 << lane) - 1,
-        Special::LanemaskGe => !0 << lane,
-        Special::LanemaskGt => !0 << lane & !(1 << lane),
         Special::Clusterid(axis) => block.coordinates[axis] / cluster[axis],
         Special::Nclusterid(axis) => grid[axis] / cluster[axis],
         Special::ClusterCtaid(axis) => in_cluster[axis],
@@ -416,7 +434,8 @@ fn special_value(special: Special, launch: &Context, block: &Block, warp: usize,
         Special::DynamicSharedSize => dynamic,
         Special::TotalSharedSize => launch.kernel.shared_bytes + dynamic,
         Special::GridIdLow | Special::Zero => 0,
-    }
+    };
+    [value; WARP]
 }
 
 /// Multiprocessors that the emulated device says it has: those of an H100 or H200.

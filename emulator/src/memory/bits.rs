@@ -37,6 +37,16 @@ impl Bits {
         }
     }
 
+    /// Whether all of bits `at .. at + count` are set.
+    #[inline(always)]
+    pub(crate) fn all(&self, at: usize, count: usize) -> bool {
+        let end = at + count;
+        (at..end).step_by(32).all(|at| {
+            let step = (end - at).min(32) as u32;
+            self.get(at, step) == ones(step)
+        })
+    }
+
     /// Sets bits `at .. at + count`.
     pub(crate) fn fill(&mut self, at: usize, count: usize) {
         let end = at + count;

@@ -3,7 +3,7 @@
 //! Blocks run on several cores and a kernel may race, so every byte is accessed atomically (relaxed, which costs nothing on the
 //! processors that matter): a race of the kernel is then a finding and never undefined behaviour of the emulator.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::GLOBAL_START;
 use crate::{Error, Result};
@@ -23,6 +23,8 @@ pub(crate) struct Allocation {
     words: Box<[AtomicU64]>,
     /// One bit for each byte that was written.
     defined: Box<[AtomicU64]>,
+    /// The host has written all of it since it was last undefined: nobody needs to look at the bits.
+    all_defined: AtomicBool,
 }
 
 /// All allocations, by address. A launch only reads the list; their bytes change.
@@ -50,7 +52,15 @@ impl Resident {
         };
         let (words, defined) = (zeroed(words, "bytes")?, zeroed(words.div_ceil(8), "definedness")?);
         self.next = (address + bytes + RED_ZONE).next_multiple_of(ALIGNMENT);
-        self.allocations.push(Allocation { name: name.to_string(), address, bytes, freed: false, words, defined });
+        self.allocations.push(Allocation {
+            name: name.to_string(),
+            address,
+            bytes,
+            freed: false,
+            words,
+            defined,
+            all_defined: AtomicBool::new(false),
+        });
         Ok(address)
     }
 
@@ -83,10 +93,35 @@ impl Resident {
         self.allocations.partition_point(|allocation| allocation.address <= address).checked_sub(1)
     }
 
+    /// Number of allocations, live and freed.
+    pub(crate) fn len(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// An allocation by an index that may be none.
+    #[inline(always)]
+    pub(crate) fn try_get(&self, index: usize) -> Option<&Allocation> {
+        self.allocations.get(index)
+    }
+
     /// An allocation by its index.
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> &Allocation {
         &self.allocations[index]
+    }
+}
+
+/// Zeroed words whose pages the system provides when they are first touched; `None` if there is no memory.
+fn zeroed(count: usize) -> Option<Box<[AtomicU64]>> {
+    let layout = std::alloc::Layout::array::<AtomicU64>(count).ok()?;
+    if layout.size() == 0 {
+        return Some(Box::default());
+    }
+    // SAFETY: the layout has a size; zero bits are a valid `AtomicU64`; the memory comes from the global allocator with the layout
+    // of a boxed slice of `count` of them, which frees it.
+    unsafe {
+        let start = std::alloc::alloc_zeroed(layout).cast::<AtomicU64>();
+        (!start.is_null()).then(|| Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, count)))
     }
 }
 
@@ -156,6 +191,22 @@ impl Allocation {
         }
     }
 
+    /// Whether the host has written all bytes.
+    #[inline(always)]
+    pub(crate) fn is_all_defined(&self) -> bool {
+        self.all_defined.load(Relaxed)
+    }
+
+    /// Whether all of a range was written.
+    #[inline(always)]
+    pub(crate) fn is_defined(&self, offset: u64, bytes: u64) -> bool {
+        let end = offset + bytes;
+        (offset..end).step_by(32).all(|at| {
+            let step = (end - at).min(32) as u32;
+            self.defined(at, step) == super::bits::ones(step)
+        })
+    }
+
     /// Which of up to 32 bytes from `offset` were written, the first in bit 0; they may not straddle more than two words of 64.
     #[inline(always)]
     pub(crate) fn defined(&self, offset: u64, count: u32) -> u32 {
@@ -186,25 +237,50 @@ impl Allocation {
 
     /// Copies the host's bytes in and marks them defined.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
-        for (at, &byte) in bytes.iter().enumerate() {
-            self.store(offset + at as u64, 1, u64::from(byte));
+        let head = (offset.next_multiple_of(8) - offset).min(bytes.len() as u64) as usize;
+        let (head, rest) = bytes.split_at(head);
+        let (words, tail) = rest.as_chunks::<8>();
+        let mut at = offset;
+        for (part, size) in [(head, 1), (words.as_flattened(), 8), (tail, 1)] {
+            for chunk in part.chunks_exact(size) {
+                let mut word = [0; 8];
+                word[..size].copy_from_slice(chunk);
+                self.store(at, size as u32, u64::from_le_bytes(word));
+                at += size as u64;
+            }
         }
         self.define(offset, bytes.len() as u64, true);
+        if bytes.len() as u64 == self.bytes {
+            self.all_defined.store(true, Relaxed);
+        }
     }
 
     /// Copies bytes out to the host.
     pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) {
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = self.load(offset + at as u64, 1) as u8;
+        let mut at = offset;
+        while at < offset + bytes.len() as u64 {
+            let to = (at - offset) as usize;
+            let size = if at % 8 == 0 && bytes.len() - to >= 8 { 8 } else { 1 };
+            bytes[to..to + size].copy_from_slice(&self.load(at, size as u32).to_le_bytes()[..size]);
+            at += size as u64;
         }
     }
 
     /// Marks a range written or not written.
     pub(crate) fn define(&self, offset: u64, bytes: u64, defined: bool) {
+        if !defined {
+            self.all_defined.store(false, Relaxed);
+        }
         let values = if defined { !0 } else { 0 };
         let mut at = offset;
         while at < offset + bytes {
-            let count = (offset + bytes - at).min(32) as u32;
+            // Whole words of 64 bytes need no care for neighbours.
+            if at % 64 == 0 && offset + bytes - at >= 64 {
+                self.defined[at as usize / 64].store(if defined { !0 } else { 0 }, Relaxed);
+                at += 64;
+                continue;
+            }
+            let count = (offset + bytes - at).min(32).min(64 - at % 64) as u32;
             self.set_defined(at, count, values);
             at += u64::from(count);
         }

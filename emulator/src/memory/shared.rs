@@ -37,6 +37,25 @@ impl Shared {
         Self { bytes: vec![0; layout.bytes], defined: Bits::new(layout.bytes), valid: Arc::clone(&layout.valid) }
     }
 
+    /// Reads 1, 2 or 4 bytes that exist.
+    #[inline(always)]
+    pub(crate) fn read(&self, position: usize, size: u32) -> u32 {
+        let bytes = &self.bytes[position..position + size as usize];
+        match *bytes {
+            [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+            [a, b] => u32::from(u16::from_le_bytes([a, b])),
+            [a] => u32::from(a),
+            _ => 0,
+        }
+    }
+
+    /// Writes 1, 2 or 4 bytes that exist.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, position: usize, size: u32, value: u32) {
+        let size = size as usize;
+        self.bytes[position..position + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    }
+
     /// Position of a shared address among the bytes, if `size` bytes (at most 32) from there exist.
     #[inline(always)]
     pub(crate) fn position(&self, address: u32, size: u32) -> Option<usize> {

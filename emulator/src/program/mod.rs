@@ -117,6 +117,17 @@ pub(crate) struct Function {
     pub parameters: Vec<(u32, u32)>,
     /// The same of the returned values.
     pub returns: Vec<(u32, u32)>,
+    /// By definedness id; slots for immediates have no name.
+    pub registers: Vec<RegisterName>,
+}
+
+/// A register as the program calls it.
+#[derive(Debug, Clone)]
+pub(crate) struct RegisterName {
+    pub name: String,
+    pub ty: ast::Type,
+    pub bank: Bank,
+    pub index: u32,
 }
 
 /// Registers per bank.
@@ -326,6 +337,12 @@ impl Program {
     /// Name of the source file that a location speaks of.
     pub fn file(&self, location: ast::Location) -> Option<&str> {
         self.files.get(&location.file).map(String::as_str)
+    }
+
+    /// Whether an address is the start of one of the module's constants, given where its variables were placed.
+    #[inline(always)]
+    pub(crate) fn is_constant(&self, addresses: &[u64], address: u64) -> bool {
+        !addresses.is_empty() && self.variables.iter().zip(addresses).any(|(variable, &at)| variable.constant && at == address)
     }
 
     /// The instruction's mask of lanes where its guard holds.
