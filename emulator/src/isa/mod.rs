@@ -14,6 +14,7 @@ mod lanes;
 mod memory;
 mod misc;
 mod moves;
+mod print;
 mod warp;
 
 use crate::Result;

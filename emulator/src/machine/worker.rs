@@ -11,7 +11,7 @@ use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
 use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
-use crate::program::{Address, Instruction, Meeting, Program, Special};
+use crate::program::{Address, Instruction, Meeting, Program, Special, next_frame};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
@@ -376,7 +376,7 @@ fn enter(cx: &mut Cx, group: &mut Group, function: u32) {
     cx.warp.registers.go_to(group.base);
     cx.warp.registers.enter(caller, &callee.frame, group.lanes);
     group.base = cx.warp.registers.base();
-    group.local = caller.next(group.local);
+    group.local = next_frame(group.local, caller.local_bytes);
     group.function = function;
     group.pc = callee.entry;
     fill_frame(cx.warp, &cx.blocks[cx.rank], cx.launch, function, group.local, group.lanes);
