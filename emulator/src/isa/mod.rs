@@ -19,7 +19,10 @@ mod half;
 mod integer;
 mod lanes;
 mod memory;
+mod misc;
 mod moves;
+mod print;
+mod warp;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};
@@ -37,7 +40,9 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "setp" | "set" | "selp" | "slct" => compare::decode,
         "cvt" => convert::decode,
         "ld" | "ldu" | "st" => memory::decode,
-        "bra" | "ret" | "exit" | "trap" => control::decode,
+        "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => control::decode,
+        "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => misc::decode,
+        "shfl" | "vote" | "activemask" | "match" | "redux" | "elect" => warp::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         _ => return Err(lowering.unsupported(instruction)),

@@ -159,6 +159,18 @@ pub(crate) struct Frame {
     pub local_bytes: u32,
 }
 
+/// Where the local memory of a called function begins, if its caller's begins at `local` and has `bytes` bytes. A frame takes some
+/// room in any case, so that endless recursion comes to an end.
+pub(crate) fn next_frame(local: u32, bytes: u32) -> u32 {
+    (local + bytes + 1).next_multiple_of(MAX_LOCAL_ALIGN)
+}
+
+/// What a variable in local memory can be aligned to at most.
+pub(crate) const MAX_LOCAL_ALIGN: u32 = 128;
+
+/// Bytes of local memory that a thread can have: CUDA's limit.
+pub(crate) const MAX_LOCAL: u32 = 512 * 1024;
+
 /// A register slot that always holds `bits`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Constant {
