@@ -23,6 +23,8 @@ pub struct Tally {
     pub wavefronts: u64,
     /// Passes that would have sufficed without bank conflicts.
     pub ideal_wavefronts: u64,
+    /// Operations of the matrix units: two (multiply and add) for each of m·n·k.
+    pub flops: u64,
 }
 
 /// Counters of one launch: a [`Tally`] for each instruction of the program.
@@ -47,6 +49,7 @@ impl Counters {
             total.sectors += part.sectors;
             total.wavefronts += part.wavefronts;
             total.ideal_wavefronts += part.ideal_wavefronts;
+            total.flops += part.flops;
         }
     }
 

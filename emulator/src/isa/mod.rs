@@ -11,6 +11,7 @@ pub(crate) mod call;
 mod compare;
 mod control;
 mod lanes;
+mod matrix;
 mod memory;
 mod moves;
 
@@ -28,6 +29,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "bra" | "ret" | "exit" | "trap" => control::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
+        "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };
     decoder(instruction, lowering)
