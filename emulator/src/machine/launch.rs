@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::registers::{Lanes, WARP};
+use super::trace::Trace;
 use crate::check::{Finding, Place};
-use crate::count::{Counters, Touched};
+use crate::count::{Counters, Touched, Traffic};
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
 use crate::program::{Kernel, Program};
@@ -39,6 +40,8 @@ pub struct Launch {
     pub checked: bool,
     /// Stop with an error after this many warp instructions.
     pub max_instructions: u64,
+    /// A thread or warp to follow.
+    pub trace: Option<Trace>,
     /// Cores to use; `None`: all of rayon's pool.
     pub workers: Option<usize>,
 }
@@ -55,6 +58,7 @@ impl Launch {
             order: Order::Natural,
             checked: true,
             max_instructions: 1 << 40,
+            trace: None,
             workers: None,
         }
     }
@@ -86,6 +90,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was executed and moved.
     pub counters: Counters,
+    /// What the followed thread or warp executed, line by line.
+    pub trace: Vec<String>,
 }
 
 /// What every warp of a launch shares.
@@ -121,6 +127,19 @@ impl Context<'_> {
         self.threads[warp].map(|axis| axis[lane])
     }
 
+    /// What each buffer gave and took, of those that were touched.
+    pub(crate) fn traffic(&self) -> Vec<Traffic> {
+        let mut traffic = Vec::new();
+        for (index, touched) in self.touched.iter().enumerate() {
+            let (sectors_read, sectors_written) = touched.distinct();
+            if sectors_read + sectors_written > 0 {
+                let allocation = self.memory.get(index);
+                traffic.push(Traffic { name: allocation.name.clone(), bytes: allocation.bytes, sectors_read, sectors_written });
+            }
+        }
+        traffic
+    }
+
     /// Where an instruction stands.
     pub(crate) fn place(&self, pc: u32) -> Place {
         let instruction = &self.program.instructions[pc as usize];
@@ -134,7 +153,9 @@ pub(crate) fn threads_of([x, y, z]: [u32; 3]) -> Vec<[Lanes<u32>; 3]> {
     let warps = (x * y * z).div_ceil(WARP as u32);
     let thread = |warp: u32, lane: usize| warp * WARP as u32 + lane as u32;
     let of = |warp: u32, f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| f(thread(warp, lane)));
-    (0..warps).map(|warp| [of(warp, &|thread| thread % x), of(warp, &|thread| thread / x % y), of(warp, &|thread| thread / x / y)]).collect()
+    (0..warps)
+        .map(|warp| [of(warp, &|thread| thread % x), of(warp, &|thread| thread / x % y), of(warp, &|thread| thread / x / y)])
+        .collect()
 }
 
 /// Refuses what no device could launch.

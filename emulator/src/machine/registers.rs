@@ -199,6 +199,17 @@ impl Registers {
         }
     }
 
+    /// One lane of a register of any bank, as bits.
+    pub(crate) fn bits(&self, bank: Bank, index: u32, lane: usize) -> u64 {
+        let index = index as usize;
+        match bank {
+            Bank::Predicate => u64::from(self.predicates[self.base.predicates + index] >> lane & 1),
+            Bank::B16 => u64::from(self.b16[self.base.b16 + index][lane]),
+            Bank::B32 => u64::from(self.b32[self.base.b32 + index][lane]),
+            Bank::B64 => self.b64[self.base.b64 + index][lane],
+        }
+    }
+
     /// The lanes of a register.
     #[inline(always)]
     pub(crate) fn get<T: Lane>(&self, register: Reg<T>) -> &Lanes<T> {

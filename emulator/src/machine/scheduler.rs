@@ -10,7 +10,7 @@ use super::registers::{Mask, Registers, WARP};
 use super::warp::{Group, State, Warp};
 use super::worker::{Turn, Worker, fill_frame, list, run_warp};
 use crate::check::{Finding, Findings, Kind};
-use crate::count::Counters;
+use crate::count::{Counters, Tally};
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -64,10 +64,14 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         results.extend(slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)));
     }
     let mut findings = Findings::default();
-    let mut counters = Counters::new(context.program.instructions.len());
+    let mut tallies = vec![Tally::default(); context.program.instructions.len()];
+    let mut trace = Vec::new();
     for worker in results {
+        trace.extend(worker.trace);
         findings.merge(worker.findings);
-        counters.merge(&worker.counters);
+        for (total, part) in tallies.iter_mut().zip(worker.tallies) {
+            *total += part;
+        }
     }
     if context.exhausted.load(Acquire) {
         let limit = context.launch.max_instructions;
@@ -76,17 +80,19 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             context.kernel.name
         )));
     }
-    Ok(Report { findings: findings.into_sorted(), counters })
+    let counters = Counters::new(context.program, &tallies, context.traffic(), |pc| context.place(pc));
+    Ok(Report { findings: findings.into_sorted(), counters, trace })
 }
 
 /// Takes clusters from the launch until none are left.
 fn work(context: &Context, workers: usize) -> Worker {
     let mut worker = Worker {
         findings: Findings::default(),
-        counters: Counters::new(context.program.instructions.len()),
+        tallies: vec![Tally::default(); context.program.instructions.len()],
         effects: 0,
         executed: 0,
         last_allocation: 0,
+        trace: Vec::new(),
     };
     let mut random = match context.launch.order {
         Order::Seeded(seed) => Some(Random::new(seed)),

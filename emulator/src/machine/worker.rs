@@ -4,20 +4,24 @@ use super::block::Block;
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
 use super::registers::{Lanes, Mask, WARP};
+use super::trace;
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
-use crate::count::Counters;
+use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
 use crate::program::{Address, Instruction, Meeting, Program, Special};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
     pub findings: Findings,
-    pub counters: Counters,
+    /// Counts by program counter.
+    pub tallies: Vec<Tally>,
     /// Stores, arrivals, exits: whether anything happened that others could wait for.
     pub effects: u64,
     /// Warp instructions executed.
     pub executed: u64,
+    /// Lines of the trace.
+    pub trace: Vec<String>,
     /// The allocation that was accessed last: likely the next one too.
     pub last_allocation: usize,
 }
@@ -115,6 +119,9 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
 fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
+    let followed = cx.launch.launch.trace.map_or(0, |trace| {
+        trace.lanes(cx.blocks[cx.rank].coordinates, cx.warp.index, &cx.launch.threads[cx.warp.index]) & group.lanes
+    });
     loop {
         let pc = group.pc;
         let instruction = &instructions[pc as usize];
@@ -122,11 +129,16 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
         cx.pc = pc;
         cx.active = active;
         cx.worker.executed += 1;
-        let tally = &mut cx.worker.counters.tallies[pc as usize];
+        let tally = &mut cx.worker.tallies[pc as usize];
         tally.warps += 1;
         tally.threads += u64::from(active.count_ones());
         if checked && let Some(guard) = instruction.guard {
             check_guard(cx, guard.register.id, group.lanes);
+        }
+        let mut sources = String::new();
+        if followed != 0 {
+            let names = &cx.launch.program.functions[group.function as usize].registers;
+            sources = trace::sources(cx, instruction, names, followed);
         }
         let flow = if active == 0 {
             Flow::Next
@@ -141,6 +153,10 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
             }
             if checked { execute_checked(cx, instruction) } else { instruction.op.execute(cx) }
         };
+        if followed != 0 && !matches!(flow, Flow::Wait | Flow::Call { .. }) {
+            let names = &cx.launch.program.functions[group.function as usize].registers;
+            trace::line(cx, instruction, names, followed, &sources);
+        }
         let was_resumed = std::mem::replace(&mut cx.resumed, false);
         match flow {
             Flow::Next => group.pc = pc + 1,
@@ -151,7 +167,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
                 } else if others == 0 {
                     group.pc = target;
                 } else {
-                    cx.worker.counters.tallies[pc as usize].divergences += 1;
+                    cx.worker.tallies[pc as usize].divergences += 1;
                     split(cx.warp, group, others, pc + 1);
                     group.pc = target;
                     return End::Moved;

@@ -117,6 +117,17 @@ pub(crate) struct Function {
     pub parameters: Vec<(u32, u32)>,
     /// The same of the returned values.
     pub returns: Vec<(u32, u32)>,
+    /// By definedness id; slots for immediates have no name.
+    pub registers: Vec<RegisterName>,
+}
+
+/// A register as the program calls it.
+#[derive(Debug, Clone)]
+pub(crate) struct RegisterName {
+    pub name: String,
+    pub ty: ast::Type,
+    pub bank: Bank,
+    pub index: u32,
 }
 
 /// Registers per bank.

@@ -165,7 +165,7 @@ impl<'a> Cx<'a> {
         access: Access,
     ) {
         let lanes_active = u64::from(lanes.count_ones());
-        let tally = &mut self.worker.counters.tallies[self.pc as usize];
+        let tally = &mut self.worker.tallies[self.pc as usize];
         tally.bytes += lanes_active * u64::from(size);
         let touched = &self.launch.touched[index];
         if contiguous && lanes == !0 {

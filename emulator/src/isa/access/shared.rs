@@ -132,7 +132,7 @@ impl Cx<'_> {
                 }
             }
         }
-        let tally = &mut self.worker.counters.tallies[self.pc as usize];
+        let tally = &mut self.worker.tallies[self.pc as usize];
         tally.bytes += u64::from(lanes.count_ones() * size);
         tally.wavefronts += wavefronts;
         tally.ideal_wavefronts += ideal;

@@ -93,7 +93,7 @@ fn set_all_undefined<T>(cx: &mut Cx, registers: &[Reg<T>], masks: &[Mask]) {
 /// Counts the operations of one warp's product: a multiplication and an addition for each of m·n·k.
 #[inline(always)]
 pub(in crate::isa) fn count_flops(cx: &mut Cx, (m, n, k): (usize, usize, usize)) {
-    cx.worker.counters.tallies[cx.pc as usize].flops += 2 * (m * n * k) as u64;
+    cx.worker.tallies[cx.pc as usize].flops += 2 * (m * n * k) as u64;
 }
 
 /// Repeats the last register up to `N` places.
