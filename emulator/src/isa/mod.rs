@@ -18,6 +18,7 @@ mod float;
 mod half;
 mod integer;
 mod lanes;
+mod matrix;
 mod memory;
 mod misc;
 mod moves;
@@ -45,6 +46,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "shfl" | "vote" | "activemask" | "match" | "redux" | "elect" => warp::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
+        "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };
     decoder(instruction, lowering)

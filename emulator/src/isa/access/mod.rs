@@ -3,6 +3,8 @@
 mod global;
 pub(crate) use global::SECTOR;
 mod local;
+mod rows;
+pub(crate) use rows::Rows;
 mod shared;
 
 use super::address::Target;
