@@ -7,6 +7,8 @@ pub(crate) mod access;
 mod address;
 mod arithmetic;
 mod barrier;
+mod cluster;
+mod fence;
 pub(crate) mod call;
 mod compare;
 mod control;
@@ -28,6 +30,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "bra" | "ret" | "exit" | "trap" => control::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
+        "membar" | "fence" => fence::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };
     decoder(instruction, lowering)

@@ -15,6 +15,16 @@ pub type Mask = u32;
 /// One value per lane.
 pub(crate) type Lanes<T> = [T; WARP];
 
+/// A value for each lane, as a loop: `std::array::from_fn` and `map` of 32 elements are not inlined.
+#[inline(always)]
+pub(crate) fn each_lane<T: Copy + Default>(value: impl Fn(usize) -> T) -> Lanes<T> {
+    let mut lanes = [T::default(); WARP];
+    for (lane, slot) in lanes.iter_mut().enumerate() {
+        *slot = value(lane);
+    }
+    lanes
+}
+
 /// A type that an instruction can see a register as: its width picks the bank.
 pub(crate) trait Lane: Pod + Send + Sync + PartialEq + std::fmt::Debug {
     /// The bank's own type.
@@ -189,10 +199,26 @@ impl Registers {
         }
     }
 
+    /// One lane of a register of any bank, as bits.
+    pub(crate) fn bits(&self, bank: Bank, index: u32, lane: usize) -> u64 {
+        let index = index as usize;
+        match bank {
+            Bank::Predicate => u64::from(self.predicates[self.base.predicates + index] >> lane & 1),
+            Bank::B16 => u64::from(self.b16[self.base.b16 + index][lane]),
+            Bank::B32 => u64::from(self.b32[self.base.b32 + index][lane]),
+            Bank::B64 => self.b64[self.base.b64 + index][lane],
+        }
+    }
+
     /// The lanes of a register.
     #[inline(always)]
     pub(crate) fn get<T: Lane>(&self, register: Reg<T>) -> &Lanes<T> {
         T::lanes(self, register.index)
+    }
+
+    /// The lanes of a register of a frame that is not the current one.
+    pub(crate) fn get_in(&self, base: Base, register: Reg<u32>) -> &Lanes<u32> {
+        &self.b32[base.b32 + register.index as usize]
     }
 
     /// The lanes of a register, to be written.

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use super::block::{BARRIERS, Barrier, Block};
-use super::execute::{Cx, lanes_of};
+use super::block::{Barrier, Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
 use super::registers::{Mask, Registers, WARP};
 use super::warp::{Group, State, Warp};
-use super::worker::{Turn, Worker, fill_frame, list, run_warp};
-use crate::check::{Finding, Findings, Kind};
-use crate::count::Counters;
+use super::stuck::explain;
+use super::worker::{Turn, Worker, fill_frame, run_warp};
+use crate::check::Findings;
+use crate::check::races::BlockState;
+use crate::count::{Counters, Tally};
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -64,10 +65,14 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         results.extend(slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)));
     }
     let mut findings = Findings::default();
-    let mut counters = Counters::new(context.program.instructions.len());
+    let mut tallies = vec![Tally::default(); context.program.instructions.len()];
+    let mut trace = Vec::new();
     for worker in results {
+        trace.extend(worker.trace);
         findings.merge(worker.findings);
-        counters.merge(&worker.counters);
+        for (total, part) in tallies.iter_mut().zip(worker.tallies) {
+            *total += part;
+        }
     }
     if context.exhausted.load(Acquire) {
         let limit = context.launch.max_instructions;
@@ -76,17 +81,19 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             context.kernel.name
         )));
     }
-    Ok(Report { findings: findings.into_sorted(), counters })
+    let counters = Counters::new(context.program, &tallies, context.traffic(), |pc| context.place(pc));
+    Ok(Report { findings: findings.into_sorted(), counters, trace })
 }
 
 /// Takes clusters from the launch until none are left.
 fn work(context: &Context, workers: usize) -> Worker {
     let mut worker = Worker {
         findings: Findings::default(),
-        counters: Counters::new(context.program.instructions.len()),
+        tallies: vec![Tally::default(); context.program.instructions.len()],
         effects: 0,
         executed: 0,
         last_allocation: 0,
+        trace: Vec::new(),
     };
     let mut random = match context.launch.order {
         Order::Seeded(seed) => Some(Random::new(seed)),
@@ -137,7 +144,7 @@ fn work(context: &Context, workers: usize) -> Worker {
                 false
             }
             Round::Stuck => {
-                explain(&mut cluster, context, &mut worker);
+                explain(&cluster.blocks, &cluster.warps, context, &mut worker);
                 true
             }
         };
@@ -158,8 +165,8 @@ fn work(context: &Context, workers: usize) -> Worker {
                 context.stalled.fetch_add(1, AcqRel);
             }
             if context.stalled.load(Acquire) == workers && idle_rounds > PATIENCE * (live.len() as u32 + 1) {
-                for mut cluster in live.drain(..) {
-                    explain(&mut cluster, context, &mut worker);
+                for cluster in live.drain(..) {
+                    explain(&cluster.blocks, &cluster.warps, context, &mut worker);
                 }
             }
             std::thread::yield_now();
@@ -191,11 +198,16 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         {
             *last = (1 << (threads % WARP as u32)) - 1;
         }
+        let index = coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]);
+        let shared = Shared::new(&context.shared);
         let block = Block {
             coordinates,
-            index: coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]),
-            shared: Shared::new(&context.shared),
+            index,
+            races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
+            shared,
             barriers: std::array::from_fn(|_| Barrier::default()),
+            cluster_barrier: ClusterBarrier::default(),
+            lanes: alive.clone(),
             woken: vec![0; alive.len()],
             alive,
         };
@@ -265,46 +277,6 @@ fn wake(cluster: &mut Cluster) {
             }
         }
     }
-}
-
-/// Looks again at the barriers of a block whose warp has lost lanes: nobody waits for those that have ended.
-pub(crate) fn lanes_left(cx: &mut Cx, rank: usize, _warp: usize) {
-    for id in 0..BARRIERS {
-        cx.blocks[rank].complete_barrier(id);
-    }
-}
-
-/// Says why a cluster is stuck: who waits where.
-fn explain(cluster: &mut Cluster, context: &Context, worker: &mut Worker) {
-    let mut waits: Vec<(u32, [u32; 3], usize, Mask)> = Vec::new();
-    for warp in &cluster.warps {
-        for group in &warp.groups {
-            waits.push((group.pc, cluster.blocks[warp.rank].coordinates, warp.index, group.lanes));
-        }
-    }
-    waits.sort_by_key(|(pc, block, warp, _)| (*pc, *block, *warp));
-    let Some(&(pc, block, warp, lanes)) = waits.first() else { return };
-    let mut message = String::from("nothing can go on");
-    for &(pc, [x, y, z], warp, lanes) in waits.iter().take(16) {
-        let place = context.place(pc);
-        message +=
-            &format!("\n    block ({x}, {y}, {z}) warp {warp} lanes {} wait at {place}: `{}`", list(lanes), place.instruction);
-    }
-    if waits.len() > 16 {
-        message += &format!("\n    and {} more", waits.len() - 16);
-    }
-    let lane = lanes_of(lanes).next().unwrap_or(0);
-    worker.findings.report(Kind::Deadlock, pc, || Finding {
-        kind: Kind::Deadlock,
-        message,
-        kernel: context.kernel.name.clone(),
-        place: Some(context.place(pc)),
-        block,
-        thread: context.thread(warp, lane),
-        address: None,
-        buffer: None,
-        count: 1,
-    });
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): enough to draw an order.

@@ -1,23 +1,27 @@
 //! Runs one warp: the loop that everything else is called from.
 
-use super::block::Block;
+use super::block::{BARRIERS, Block};
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
-use super::registers::{Mask, WARP};
+use super::registers::{Lanes, Mask, WARP};
+use super::trace;
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
-use crate::count::Counters;
+use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
 use crate::program::{Address, Instruction, Meeting, Program, Special};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
     pub findings: Findings,
-    pub counters: Counters,
+    /// Counts by program counter.
+    pub tallies: Vec<Tally>,
     /// Stores, arrivals, exits: whether anything happened that others could wait for.
     pub effects: u64,
     /// Warp instructions executed.
     pub executed: u64,
+    /// Lines of the trace.
+    pub trace: Vec<String>,
     /// The allocation that was accessed last: likely the next one too.
     pub last_allocation: usize,
 }
@@ -115,6 +119,9 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
 fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
+    let followed = cx.launch.launch.trace.map_or(0, |trace| {
+        trace.lanes(cx.blocks[cx.rank].coordinates, cx.warp.index, &cx.launch.threads[cx.warp.index]) & group.lanes
+    });
     loop {
         let pc = group.pc;
         let instruction = &instructions[pc as usize];
@@ -122,11 +129,16 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
         cx.pc = pc;
         cx.active = active;
         cx.worker.executed += 1;
-        let tally = &mut cx.worker.counters.tallies[pc as usize];
+        let tally = &mut cx.worker.tallies[pc as usize];
         tally.warps += 1;
         tally.threads += u64::from(active.count_ones());
         if checked && let Some(guard) = instruction.guard {
             check_guard(cx, guard.register.id, group.lanes);
+        }
+        let mut sources = String::new();
+        if followed != 0 {
+            let names = &cx.launch.program.functions[group.function as usize].registers;
+            sources = trace::sources(cx, instruction, names, followed);
         }
         let flow = if active == 0 {
             Flow::Next
@@ -141,6 +153,10 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
             }
             if checked { execute_checked(cx, instruction) } else { instruction.op.execute(cx) }
         };
+        if followed != 0 && !matches!(flow, Flow::Wait | Flow::Call { .. }) {
+            let names = &cx.launch.program.functions[group.function as usize].registers;
+            trace::line(cx, instruction, names, followed, &sources);
+        }
         let was_resumed = std::mem::replace(&mut cx.resumed, false);
         match flow {
             Flow::Next => group.pc = pc + 1,
@@ -151,7 +167,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
                 } else if others == 0 {
                     group.pc = target;
                 } else {
-                    cx.worker.counters.tallies[pc as usize].divergences += 1;
+                    cx.worker.tallies[pc as usize].divergences += 1;
                     split(cx.warp, group, others, pc + 1);
                     group.pc = target;
                     return End::Moved;
@@ -252,7 +268,7 @@ fn check_guard(cx: &mut Cx, id: u32, lanes: Mask) {
 fn gathered(cx: &mut Cx, meeting: Meeting, come: Mask) -> (Mask, Mask) {
     let alive = cx.blocks[cx.rank].alive[cx.warp.index];
     match meeting {
-        Meeting::Warp => {
+        Meeting::Warp | Meeting::Barrier => {
             let missing = alive & !come;
             (if missing == 0 { come } else { 0 }, missing)
         }
@@ -304,11 +320,20 @@ fn split(warp: &mut Warp, group: &mut Group, lanes: Mask, pc: u32) {
 }
 
 fn exit(cx: &mut Cx, group: &mut Group) {
-    cx.blocks[cx.rank].alive[cx.warp.index] &= !group.lanes;
+    let (rank, warp) = (cx.rank, cx.warp.index);
+    cx.blocks[rank].alive[warp] &= !group.lanes;
+    cx.blocks[rank].races.timelines[warp].end(group.lanes);
     group.lanes = 0;
     cx.worker.effects += 1;
-    let (warp, rank) = (cx.warp.index, cx.rank);
-    super::scheduler::lanes_left(cx, rank, warp);
+    lanes_left(cx);
+}
+
+/// Looks again at the barriers of a block and its cluster that has lost lanes: nobody waits for those that have ended.
+fn lanes_left(cx: &mut Cx) {
+    for id in 0..BARRIERS {
+        cx.complete_barrier(cx.rank, id);
+    }
+    cx.complete_cluster_barrier();
 }
 
 /// Enters a device function.
@@ -342,8 +367,8 @@ pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, funct
     }
     warp.forget_local(local as usize, frame.local_bytes as usize, lanes);
     for &(special, register) in &frame.specials {
-        let (index, rank) = (warp.index, warp.rank);
-        warp.registers.define(register, lanes, |lane| special_value(special, launch, block, index, rank, lane));
+        let values = special_values(special, launch, block, warp.index, warp.rank);
+        warp.registers.define(register, lanes, |lane| values[lane]);
     }
     for &(address, register) in &frame.addresses {
         let value = match address {
@@ -359,27 +384,27 @@ pub(crate) fn generic_local(offset: u64) -> u64 {
     LOCAL_WINDOW + offset
 }
 
-fn special_value(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize, lane: usize) -> u32 {
+fn special_values(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize) -> Lanes<u32> {
     let (grid, cluster) = (launch.launch.grid, launch.launch.cluster);
     let rank = rank as u32;
     let in_cluster = [rank % cluster[0], rank / cluster[0] % cluster[1], rank / cluster[0] / cluster[1]];
     let dynamic = launch.launch.shared_bytes;
-    match special {
-        Special::Tid(axis) => launch.thread(warp, lane)[axis],
+    let value = match special {
+        Special::Tid(axis) => return launch.threads[warp][axis],
+        Special::LaneId => return std::array::from_fn(|lane| lane as u32),
+        Special::LanemaskEq => return std::array::from_fn(|lane| 1 << lane),
+        Special::LanemaskLe => return std::array::from_fn(|lane| !0 >> (31 - lane)),
+        Special::LanemaskLt => return std::array::from_fn(|lane| (1 << lane) - 1),
+        Special::LanemaskGe => return std::array::from_fn(|lane| !0 << lane),
+        Special::LanemaskGt => return std::array::from_fn(|lane| !0 << lane & !(1 << lane)),
         Special::Ntid(axis) => launch.launch.block[axis],
         Special::Ctaid(axis) => block.coordinates[axis],
         Special::Nctaid(axis) => grid[axis],
-        Special::LaneId => lane as u32,
         Special::WarpId => warp as u32,
         Special::NWarpId => launch.launch.threads().div_ceil(WARP as u32),
         // Blocks are dealt to multiprocessors in turn.
         Special::SmId => block.index % MULTIPROCESSORS,
         Special::NSmId => MULTIPROCESSORS,
-        Special::LanemaskEq => 1 << lane,
-        Special::LanemaskLe => !0 >> (31 - lane),
-        Special::LanemaskLt => (1 << lane) - 1,
-        Special::LanemaskGe => !0 << lane,
-        Special::LanemaskGt => !0 << lane & !(1 << lane),
         Special::Clusterid(axis) => block.coordinates[axis] / cluster[axis],
         Special::Nclusterid(axis) => grid[axis] / cluster[axis],
         Special::ClusterCtaid(axis) => in_cluster[axis],
@@ -390,7 +415,8 @@ fn special_value(special: Special, launch: &Context, block: &Block, warp: usize,
         Special::DynamicSharedSize => dynamic,
         Special::TotalSharedSize => launch.kernel.shared_bytes + dynamic,
         Special::GridIdLow | Special::Zero => 0,
-    }
+    };
+    [value; WARP]
 }
 
 /// Multiprocessors that the emulated device says it has: those of an H100 or H200.

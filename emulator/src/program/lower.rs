@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::scope::Scopes;
 use super::{
-    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, Meeting, Parameter, Program, Relocation, SharedVariable,
-    Special, Variable,
+    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, Meeting, Parameter, Program, RegisterName, Relocation,
+    SharedVariable, Special, Variable,
 };
 use crate::isa;
 use crate::machine::execute::Execute;
@@ -25,17 +25,24 @@ pub(crate) struct Decoded {
     pub class: Class,
     pub meeting: Option<Meeting>,
     pub own_taint: bool,
+    pub strong: bool,
 }
 
 impl Decoded {
     /// An operation whose results are undefined wherever one of its sources is.
     pub(crate) fn new(class: Class, op: impl Execute + 'static) -> Result<Self> {
-        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false })
+        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false, strong: false })
     }
 
     /// It says itself which of its results are undefined.
     pub(crate) fn with_own_taint(mut self) -> Self {
         self.own_taint = true;
+        self
+    }
+
+    /// Its memory accesses may race with each other.
+    pub(crate) fn strong(mut self, strong: bool) -> Self {
+        self.strong = strong;
         self
     }
 
@@ -295,6 +302,7 @@ pub(crate) struct Lowering<'m> {
     scopes: Scopes,
     scope: usize,
     frame: Frame,
+    registers: Vec<RegisterName>,
     constants: HashMap<(Bank, u64), (u32, u32)>,
     specials: HashMap<Special, Reg<u32>>,
     addresses: HashMap<Address, Reg<u64>>,
@@ -339,6 +347,7 @@ impl<'m> Lowering<'m> {
             scopes,
             scope: 0,
             frame: Frame::default(),
+            registers: Vec::new(),
             constants: HashMap::new(),
             specials: HashMap::new(),
             addresses: HashMap::new(),
@@ -400,7 +409,14 @@ impl<'m> Lowering<'m> {
         };
         let end = self.instruction(&end)?;
         program.instructions.push(end);
-        Ok(Function { name: function.name.clone(), entry, frame: std::mem::take(&mut self.frame), parameters, returns })
+        Ok(Function {
+            name: function.name.clone(),
+            entry,
+            frame: std::mem::take(&mut self.frame),
+            parameters,
+            returns,
+            registers: std::mem::take(&mut self.registers),
+        })
     }
 
     /// Declares everything that a body names, and lists its instructions with the scope that each stands in.
@@ -427,12 +443,13 @@ impl<'m> Lowering<'m> {
                         }
                         Some(count) => {
                             for number in 0..*count {
-                                let symbol = self.register(*ty);
-                                self.scopes.declare(scope, &format!("{name}{number}"), symbol);
+                                let name = format!("{name}{number}");
+                                let symbol = self.register(*ty, &name);
+                                self.scopes.declare(scope, &name, symbol);
                             }
                             continue;
                         }
-                        None => (name, self.register(*ty), *line),
+                        None => (name, self.register(*ty, name), *line),
                     }
                 }
                 Statement::Variable(variable) => (&variable.name, self.variable(variable)?, variable.line),
@@ -476,7 +493,7 @@ impl<'m> Lowering<'m> {
         offset
     }
 
-    fn register(&mut self, ty: Type) -> Symbol {
+    fn register(&mut self, ty: Type, name: &str) -> Symbol {
         let bank = match ty {
             Type::Pred => Bank::Predicate,
             _ => match ty.bytes() {
@@ -486,6 +503,7 @@ impl<'m> Lowering<'m> {
             },
         };
         let (index, id) = self.slot(bank);
+        self.registers[id as usize] = RegisterName { name: name.to_string(), ty, bank, index };
         if ty == Type::B128 {
             self.slot(bank);
         }
@@ -502,7 +520,9 @@ impl<'m> Lowering<'m> {
             Bank::B64 => &mut counts.b64,
         };
         *count += 1;
-        (*count - 1, id)
+        let index = *count - 1;
+        self.registers.push(RegisterName { name: String::new(), ty: Type::B32, bank, index });
+        (index, id)
     }
 
     fn instruction(&mut self, instruction: &ast::Instruction) -> Result<Instruction> {
@@ -531,6 +551,7 @@ impl<'m> Lowering<'m> {
             critical: sorted(&mut self.critical),
             own_taint: decoded.own_taint,
             meeting: decoded.meeting,
+            strong: decoded.strong,
             class: decoded.class,
             line: instruction.line,
             location: instruction.location,
@@ -595,7 +616,7 @@ impl<'m> Lowering<'m> {
                 if bank != Bank::B32 {
                     return Err(self.invalid(format!("`{name}` is 32 bits wide here")));
                 }
-                let register = self.special(special);
+                let register = self.special(special, name);
                 return Ok((register.index, register.id));
             }
         };
@@ -647,12 +668,13 @@ impl<'m> Lowering<'m> {
     }
 
     /// A register that holds a special register's value.
-    pub(crate) fn special(&mut self, special: Special) -> Reg<u32> {
+    pub(crate) fn special(&mut self, special: Special, name: &str) -> Reg<u32> {
         if let Some(&register) = self.specials.get(&special) {
             return register;
         }
         let (index, id) = self.slot(Bank::B32);
         let register = Reg::new(index, id);
+        self.registers[id as usize].name = name.to_string();
         self.frame.specials.push((special, register));
         self.specials.insert(special, register);
         register

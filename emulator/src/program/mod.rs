@@ -117,6 +117,17 @@ pub(crate) struct Function {
     pub parameters: Vec<(u32, u32)>,
     /// The same of the returned values.
     pub returns: Vec<(u32, u32)>,
+    /// By definedness id; slots for immediates have no name.
+    pub registers: Vec<RegisterName>,
+}
+
+/// A register as the program calls it.
+#[derive(Debug, Clone)]
+pub(crate) struct RegisterName {
+    pub name: String,
+    pub ty: ast::Type,
+    pub bank: Bank,
+    pub index: u32,
 }
 
 /// Registers per bank.
@@ -217,6 +228,8 @@ pub(crate) struct Instruction {
     pub own_taint: bool,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
+    /// Its memory accesses are `.volatile`, `.relaxed` or stronger.
+    pub strong: bool,
     pub class: Class,
     /// Line in the PTX.
     pub line: u32,
@@ -230,6 +243,8 @@ pub(crate) struct Instruction {
 pub(crate) enum Meeting {
     /// All lanes that have not exited (`.aligned`).
     Warp,
+    /// The same, at a barrier, which itself tells of those that have exited.
+    Barrier,
     /// Those in a membermask: a 32-bit register.
     Members(Reg<u32>),
 }

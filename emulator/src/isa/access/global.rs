@@ -4,7 +4,7 @@ use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, lanes_of};
-use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::device::Allocation;
 
 /// Bytes of a sector, the unit in which global memory is moved.
@@ -28,9 +28,15 @@ impl<'a> Cx<'a> {
         let Place { index, allocation, offsets, contiguous } = place;
         let step = size.min(4);
         for (word, out) in data.words.iter_mut().enumerate().take((size as usize).div_ceil(4)) {
-            for lane in 0..WARP {
-                let value = allocation.load(offsets[lane] + word as u64 * 4, step) as u32;
-                out[lane] = if lanes >> lane & 1 == 1 { value } else { out[lane] };
+            let at = word as u64 * 4;
+            if lanes == !0 && step == 4 {
+                for lane in 0..WARP {
+                    out[lane] = allocation.load(offsets[lane] + at, 4) as u32;
+                }
+            } else {
+                for lane in lanes_of(lanes) {
+                    out[lane] = allocation.load(offsets[lane] + at, step) as u32;
+                }
             }
         }
         self.count_global(index, lanes, &offsets, size, contiguous, Access::Read);
@@ -59,10 +65,18 @@ impl<'a> Cx<'a> {
             return self
                 .report_at(Kind::ReadOnly, lane, Some(addresses[lane]), buffer, || "constant memory cannot be written".into());
         }
+        self.note_global_store(index, &offsets, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let step = size.min(4);
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
-            for lane in lanes_of(lanes) {
-                allocation.store(offsets[lane] + word as u64 * 4, step, u64::from(values[lane]));
+            let at = word as u64 * 4;
+            if lanes == !0 && step == 4 {
+                for lane in 0..WARP {
+                    allocation.store(offsets[lane] + at, 4, u64::from(values[lane]));
+                }
+            } else {
+                for lane in lanes_of(lanes) {
+                    allocation.store(offsets[lane] + at, step, u64::from(values[lane]));
+                }
             }
         }
         self.count_global(index, lanes, &offsets, size, contiguous, Access::Write);
@@ -73,9 +87,6 @@ impl<'a> Cx<'a> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 allocation.set_defined(offsets[lane], size, !undefined);
             }
-        }
-        if self.checked() {
-            self.note_global(index, &offsets, lanes, size, Access::Write);
         }
     }
 
@@ -92,7 +103,7 @@ impl<'a> Cx<'a> {
         }
         let allocation = memory.get(index);
         let (start, last) = (allocation.address, allocation.bytes - size);
-        let offsets = addresses.map(|address| address.wrapping_sub(start));
+        let offsets = each_lane(|lane| addresses[lane].wrapping_sub(start));
         let mut bad = false;
         for &offset in &offsets {
             bad |= offset > last || offset & (size - 1) != 0;
@@ -152,7 +163,7 @@ impl<'a> Cx<'a> {
         access: Access,
     ) {
         let lanes_active = u64::from(lanes.count_ones());
-        let tally = &mut self.worker.counters.tallies[self.pc as usize];
+        let tally = &mut self.worker.tallies[self.pc as usize];
         tally.bytes += lanes_active * u64::from(size);
         let touched = &self.launch.touched[index];
         if contiguous && lanes == !0 {

@@ -4,7 +4,7 @@ use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, lanes_of};
-use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::shared::{RANK_SHIFT, SHARED_START};
 
 /// Banks of shared memory, each 4 bytes wide.
@@ -43,6 +43,7 @@ impl Cx<'_> {
         let Some((rank, positions, contiguous)) = self.shared_place(lanes, addresses, size) else {
             return self.each_shared(lanes, addresses, size, |cx, lane| cx.store_shared(1 << lane, addresses, size, data));
         };
+        self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
             for lane in lanes_of(lanes) {
@@ -56,9 +57,6 @@ impl Cx<'_> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 shared.defined.put(positions[lane] as usize, size, !undefined);
             }
-        }
-        if self.checked() {
-            self.note_shared(rank, &positions, lanes, size, Access::Write);
         }
         self.count_shared(lanes, &positions, size, contiguous);
     }
@@ -74,7 +72,7 @@ impl Cx<'_> {
         let shared = &self.blocks.get(rank)?.shared;
         let start = addresses[0] >> RANK_SHIFT << RANK_SHIFT | u64::from(SHARED_START);
         let last = (shared.bytes.len() as u64).checked_sub(u64::from(size))?;
-        let positions = addresses.map(|address| address.wrapping_sub(start));
+        let positions = each_lane(|lane| addresses[lane].wrapping_sub(start));
         let mut bad = false;
         for &position in &positions {
             bad |= position > last || position & u64::from(size - 1) != 0;
@@ -88,7 +86,7 @@ impl Cx<'_> {
         } else {
             lanes_of(lanes).all(|lane| shared.valid.get(positions[lane] as usize, size) == crate::memory::bits::ones(size))
         };
-        valid.then(|| (rank, positions.map(|position| position as u32), contiguous))
+        valid.then(|| (rank, each_lane(|lane| positions[lane] as u32), contiguous))
     }
 
     #[cold]
@@ -132,7 +130,7 @@ impl Cx<'_> {
                 }
             }
         }
-        let tally = &mut self.worker.counters.tallies[self.pc as usize];
+        let tally = &mut self.worker.tallies[self.pc as usize];
         tally.bytes += u64::from(lanes.count_ones() * size);
         tally.wavefronts += wavefronts;
         tally.ideal_wavefronts += ideal;
