@@ -1,12 +1,13 @@
 //! The host's side: memory, loaded modules, launches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use crate::Result;
 use crate::check::races::Shadows;
 use crate::count::Touched;
 use crate::machine::launch::{Context, Launch, Report, threads_of, validate};
+use crate::machine::progress::Progress;
 use crate::machine::scheduler;
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
@@ -114,8 +115,6 @@ impl Device {
         }
         for (variable, &address) in program.variables.iter().zip(&variables) {
             let mut bytes = variable.initial.clone();
-            // What the module leaves out is zero.
-            bytes.resize(variable.bytes as usize, 0);
             for relocation in &variable.relocations {
                 let value = variables[relocation.target].wrapping_add_signed(relocation.offset);
                 if let Some(slot) = bytes.get_mut(relocation.at..relocation.at + 8) {
@@ -123,6 +122,9 @@ impl Device {
                 }
             }
             self.write(address, &bytes)?;
+            // What the module leaves out is zero, as all new memory is.
+            let (allocation, offset) = self.memory.range(address, variable.bytes)?;
+            allocation.define(offset, variable.bytes, true);
         }
         Ok(Module { program, variables })
     }
@@ -154,11 +156,8 @@ impl Device {
             threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
             shared: Layout::new(kernel, launch.shared_bytes),
-            executed: AtomicU64::new(0),
             next_cluster: AtomicUsize::new(0),
-            effects: AtomicU64::new(0),
-            stalled: AtomicUsize::new(0),
-            exhausted: AtomicBool::new(false),
+            progress: Progress::default(),
         };
         scheduler::run(&context)
     }

@@ -14,7 +14,9 @@ mod compare;
 mod control;
 mod lanes;
 mod memory;
+mod misc;
 mod moves;
+mod warp;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};
@@ -27,7 +29,9 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "add" | "sub" | "mul" | "mad" | "fma" => arithmetic::decode,
         "setp" | "selp" => compare::decode,
         "ld" | "ldu" | "st" => memory::decode,
-        "bra" | "ret" | "exit" | "trap" => control::decode,
+        "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => control::decode,
+        "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => misc::decode,
+        "shfl" | "vote" | "activemask" | "match" | "redux" | "elect" => warp::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "membar" | "fence" => fence::decode,

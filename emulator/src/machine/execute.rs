@@ -14,8 +14,11 @@ pub(crate) enum Flow {
     Next,
     /// The lanes in `taken` go to `target`, the others on.
     Branch { taken: Mask, target: u32 },
-    /// The active lanes enter a function; the call is executed again, `resumed`, when they have returned.
-    Call { function: u32 },
+    /// The lanes in `lanes` go to `target`; the other active ones execute the instruction again.
+    Jump { lanes: Mask, target: u32 },
+    /// The lanes in `lanes` enter a function; the call is executed again, `resumed`, when they have returned. The other active ones
+    /// execute it again by themselves.
+    Call { lanes: Mask, function: u32 },
     /// The active lanes return from a function, or end if it is the kernel.
     Return,
     /// The active lanes end.

@@ -1,8 +1,9 @@
 //! A launch: what the host asks for, what every warp of it shares, and what comes back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use super::block::Block;
+use super::progress::Progress;
 use super::registers::{Lanes, WARP};
 use super::trace::Trace;
 use crate::check::races::Shadows;
@@ -82,7 +83,7 @@ impl Launch {
 }
 
 fn product(extent: [u32; 3]) -> u64 {
-    extent.iter().map(|&n| u64::from(n)).product()
+    extent.iter().fold(1, |product, &n| u64::saturating_mul(product, u64::from(n)))
 }
 
 /// What a launch did.
@@ -92,6 +93,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was executed and moved.
     pub counters: Counters,
+    /// What `printf` wrote, one entry per call: block by block in the order of their indices, within a block in the order of time.
+    pub printed: Vec<String>,
     /// What the followed thread or warp executed, line by line.
     pub trace: Vec<String>,
 }
@@ -113,16 +116,9 @@ pub(crate) struct Context<'a> {
     pub touched: Vec<Touched>,
     /// Addresses in shared memory.
     pub shared: Layout,
-    /// Warp instructions executed so far, counted in slices.
-    pub executed: AtomicU64,
     /// The next cluster to start, in the launch's order.
     pub next_cluster: AtomicUsize,
-    /// Stores, arrivals and exits so far: whether anything still moves.
-    pub effects: AtomicU64,
-    /// Workers whose clusters all wait for something that others must do.
-    pub stalled: AtomicUsize,
-    /// The limit of instructions was reached: everyone stops.
-    pub exhausted: AtomicBool,
+    pub progress: Progress,
 }
 
 impl Context<'_> {

@@ -3,6 +3,7 @@
 pub(crate) mod block;
 pub(crate) mod execute;
 pub(crate) mod launch;
+pub(crate) mod progress;
 pub(crate) mod registers;
 pub(crate) mod scheduler;
 pub(crate) mod simd;

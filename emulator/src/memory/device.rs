@@ -83,7 +83,7 @@ impl Resident {
         let found = self.find(address).map(|index| &self.allocations[index]).filter(|allocation| !allocation.freed);
         found
             .map(|allocation| (allocation, address - allocation.address))
-            .filter(|(allocation, offset)| offset + bytes <= allocation.bytes)
+            .filter(|(allocation, offset)| offset.checked_add(bytes).is_some_and(|end| end <= allocation.bytes))
             .ok_or_else(|| Error::Launch(format!("{bytes} bytes at {address:#x} are not within an allocation")))
     }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::scope::Scopes;
 use super::{
-    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, Meeting, Parameter, Program, RegisterName, Relocation,
-    SharedVariable, Special, Variable,
+    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, MAX_LOCAL, MAX_LOCAL_ALIGN, Meeting, Parameter, Program,
+    RegisterName, Relocation, SharedVariable, Special, Variable,
 };
 use crate::isa;
 use crate::machine::execute::Execute;
@@ -226,7 +226,7 @@ impl SharedLayout {
             module.variables.iter().filter(|variable| variable.space == Space::Shared && used.contains(variable.name.as_str()))
         {
             if variable.length.is_none() {
-                layout.dynamic_align = layout.dynamic_align.max(variable.align);
+                layout.dynamic_align = layout.dynamic_align.max(shared_align(variable)?);
                 layout.dynamic.push(variable.name.clone());
             } else {
                 let offset = layout.place(variable)?;
@@ -259,10 +259,7 @@ impl SharedLayout {
             || Error::Invalid { line: variable.line, message: format!("`{}` does not fit in shared memory", variable.name) };
         let bytes = variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes()));
         let bytes = bytes.filter(|&bytes| bytes <= crate::memory::shared::MAX_BYTES).ok_or_else(too_large)? as u32;
-        let align = variable.align.max(1).next_power_of_two().max(16);
-        if align > 1 << 16 {
-            return Err(Error::Invalid { line: variable.line, message: format!("`{}` has alignment {align}", variable.name) });
-        }
+        let align = shared_align(variable)?;
         let gap = if self.variables.is_empty() { 0 } else { SHARED_GAP };
         let offset = (self.end + gap).next_multiple_of(align);
         self.bytes = self.bytes.next_multiple_of(variable.align.max(1)) + bytes;
@@ -270,6 +267,9 @@ impl SharedLayout {
             return Err(too_large());
         }
         self.end = offset + bytes;
+        if self.end > crate::memory::shared::ADDRESSES / 2 {
+            return Err(too_large());
+        }
         self.variables.push(SharedVariable { name: variable.name.clone(), offset, bytes });
         Ok(offset)
     }
@@ -278,6 +278,16 @@ impl SharedLayout {
     fn dynamic_start(&self) -> u32 {
         super::dynamic_shared_start(self.end, self.variables.is_empty(), self.dynamic_align)
     }
+}
+
+/// What a shared variable is aligned to.
+fn shared_align(variable: &ast::Variable) -> Result<u32> {
+    const MAX: u32 = 1 << 16;
+    if variable.align > MAX {
+        let message = format!("`{}` is aligned to more than {MAX} bytes", variable.name);
+        return Err(Error::Invalid { line: variable.line, message });
+    }
+    Ok(variable.align.max(16).next_power_of_two())
 }
 
 fn names<'o>(operand: &'o Operand, found: &mut BTreeSet<&'o str>) {
@@ -289,6 +299,9 @@ fn names<'o>(operand: &'o Operand, found: &mut BTreeSet<&'o str>) {
         _ => {}
     }
 }
+
+/// Bytes of arguments that a kernel can take (PTX ISA 8.1).
+const MAX_ARGUMENTS: u32 = 32764;
 
 /// What decoders ask while one function is lowered: operands, labels, and room in its frame.
 pub(crate) struct Lowering<'m> {
@@ -377,12 +390,13 @@ impl<'m> Lowering<'m> {
             }
             let bytes = self.bytes_of(variable)?;
             let symbol = if function.is_kernel {
-                argument = argument.next_multiple_of(variable.align.max(1).next_power_of_two());
-                let offset = argument;
-                argument += bytes;
-                Symbol::Argument { offset }
+                let fits = |end: u64| u32::try_from(end).ok().filter(|&end| end <= MAX_ARGUMENTS);
+                let offset = u64::from(argument).next_multiple_of(u64::from(variable.align.max(1).next_power_of_two()));
+                let message = format!("the kernel's parameters take more than {MAX_ARGUMENTS} bytes");
+                argument = fits(offset + u64::from(bytes)).ok_or(Error::Invalid { line: variable.line, message })?;
+                Symbol::Argument { offset: offset as u32 }
             } else {
-                let offset = self.local(variable.align, bytes);
+                let offset = self.local(variable, bytes)?;
                 if list { &mut parameters } else { &mut returns }.push((offset, bytes));
                 Symbol::Memory { space: Space::Param, offset }
             };
@@ -472,25 +486,37 @@ impl<'m> Lowering<'m> {
             }
             Space::Local | Space::Param => {
                 let bytes = self.bytes_of(variable)?;
-                Ok(Symbol::Memory { space: variable.space, offset: self.local(variable.align, bytes) })
+                Ok(Symbol::Memory { space: variable.space, offset: self.local(variable, bytes)? })
             }
             _ => Err(self.unsupported_text(variable.line, &variable.name, "a global variable inside a function")),
         }
     }
 
     fn bytes_of(&self, variable: &ast::Variable) -> Result<u32> {
-        const MAX_LOCAL: u64 = 512 * 1024;
-        let bytes =
-            variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes())).filter(|&bytes| bytes <= MAX_LOCAL);
-        let message = || format!("`{}` is larger than the {MAX_LOCAL} bytes of a thread's local memory", variable.name);
-        bytes.map(|bytes| bytes as u32).ok_or_else(|| Error::Invalid { line: variable.line, message: message() })
+        let bytes = variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes()));
+        match bytes {
+            Some(bytes) if bytes <= u64::from(MAX_LOCAL) => Ok(bytes as u32),
+            _ => Err(self.too_large(variable)),
+        }
+    }
+
+    fn too_large(&self, variable: &ast::Variable) -> Error {
+        let message = format!("`{}` does not fit in the {MAX_LOCAL} bytes of a thread's local memory", variable.name);
+        Error::Invalid { line: variable.line, message }
     }
 
     /// Room in the frame's local memory.
-    fn local(&mut self, align: u32, bytes: u32) -> u32 {
-        let offset = self.frame.local_bytes.next_multiple_of(align.clamp(1, 256).next_power_of_two());
+    fn local(&mut self, variable: &ast::Variable, bytes: u32) -> Result<u32> {
+        if variable.align > MAX_LOCAL_ALIGN {
+            let message = format!("`{}` is aligned to more than {MAX_LOCAL_ALIGN} bytes", variable.name);
+            return Err(Error::Invalid { line: variable.line, message });
+        }
+        let offset = self.frame.local_bytes.next_multiple_of(variable.align.max(1).next_power_of_two());
+        if offset + bytes > MAX_LOCAL {
+            return Err(self.too_large(variable));
+        }
         self.frame.local_bytes = offset + bytes;
-        offset
+        Ok(offset)
     }
 
     fn register(&mut self, ty: Type, name: &str) -> Symbol {

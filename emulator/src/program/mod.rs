@@ -159,6 +159,19 @@ pub(crate) struct Frame {
     pub local_bytes: u32,
 }
 
+impl Frame {
+    /// Where the local memory of a function lies that this frame's function calls, if its own lies at `local`.
+    pub(crate) fn next(&self, local: u32) -> u32 {
+        local.saturating_add(self.local_bytes).next_multiple_of(MAX_LOCAL_ALIGN)
+    }
+}
+
+/// What a variable in local memory can be aligned to at most.
+pub(crate) const MAX_LOCAL_ALIGN: u32 = 128;
+
+/// Bytes of local memory that a thread can have: CUDA's limit.
+pub(crate) const MAX_LOCAL: u32 = 512 * 1024;
+
 /// A register slot that always holds `bits`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Constant {

@@ -16,7 +16,7 @@ mod shared;
 
 use std::collections::HashMap;
 
-pub(crate) use clock::{Clock, Release, Timeline};
+pub(crate) use clock::{Release, Timeline};
 pub(crate) use global::{BlockClock, Shadows};
 pub(crate) use shared::Shadow;
 
