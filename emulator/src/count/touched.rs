@@ -22,10 +22,10 @@ impl Touched {
     /// Notes an access to a sector.
     #[inline(always)]
     pub(crate) fn mark(&self, sector: u64, access: Access) {
-        if access != Access::Write {
+        if access.reads() {
             self.set(&self.read, sector);
         }
-        if access != Access::Read {
+        if access.writes() {
             self.set(&self.written, sector);
         }
     }

@@ -10,6 +10,8 @@ pub(crate) mod access;
 mod address;
 mod barrier;
 mod bits;
+mod cluster;
+mod fence;
 pub(crate) mod call;
 mod compare;
 mod control;
@@ -47,6 +49,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,
+        "membar" | "fence" => fence::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };
     decoder(instruction, lowering)

@@ -240,6 +240,11 @@ impl Registers {
         T::lanes(self, register.index)
     }
 
+    /// The lanes of a register of a frame that is not the current one.
+    pub(crate) fn get_in(&self, base: Base, register: Reg<u32>) -> &Lanes<u32> {
+        &self.b32[base.b32 + register.index as usize]
+    }
+
     /// The lanes of a register, to be written.
     #[inline(always)]
     pub(crate) fn get_mut<T: Lane>(&mut self, register: Reg<T>) -> &mut Lanes<T> {

@@ -25,17 +25,24 @@ pub(crate) struct Decoded {
     pub class: Class,
     pub meeting: Option<Meeting>,
     pub own_taint: bool,
+    pub strong: bool,
 }
 
 impl Decoded {
     /// An operation whose results are undefined wherever one of its sources is.
     pub(crate) fn new(class: Class, op: impl Execute + 'static) -> Result<Self> {
-        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false })
+        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false, strong: false })
     }
 
     /// It says itself which of its results are undefined.
     pub(crate) fn with_own_taint(mut self) -> Self {
         self.own_taint = true;
+        self
+    }
+
+    /// Its memory accesses may race with each other.
+    pub(crate) fn strong(mut self, strong: bool) -> Self {
+        self.strong = strong;
         self
     }
 
@@ -596,6 +603,7 @@ impl<'m> Lowering<'m> {
             critical: sorted(&mut self.critical),
             own_taint: decoded.own_taint,
             meeting: decoded.meeting,
+            strong: decoded.strong,
             class: decoded.class,
             line: instruction.line,
             location: instruction.location,

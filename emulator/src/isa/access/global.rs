@@ -67,6 +67,7 @@ impl<'a> Cx<'a> {
             return self
                 .report_at(Kind::ReadOnly, lane, Some(addresses[lane]), buffer, || "constant memory cannot be written".into());
         }
+        self.note_global_store(index, &offsets, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let step = size.min(4);
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
             let at = word as u64 * 4;
@@ -90,9 +91,6 @@ impl<'a> Cx<'a> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 allocation.set_defined(offsets[lane], size, !undefined);
             }
-        }
-        if self.checked() {
-            self.note_global(index, &offsets, lanes, size, Access::Write);
         }
     }
 
