@@ -6,6 +6,7 @@
 pub(crate) mod access;
 mod address;
 mod arithmetic;
+mod atomic;
 mod barrier;
 pub(crate) mod call;
 mod compare;
@@ -13,6 +14,7 @@ mod control;
 mod lanes;
 mod memory;
 mod moves;
+mod reduction;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};
@@ -25,6 +27,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "add" | "sub" | "mul" | "mad" | "fma" => arithmetic::decode,
         "setp" | "selp" => compare::decode,
         "ld" | "ldu" | "st" => memory::decode,
+        "atom" | "red" => atomic::decode,
         "bra" | "ret" | "exit" | "trap" => control::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
