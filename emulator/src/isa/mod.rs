@@ -8,6 +8,7 @@ mod modifiers;
 
 pub(crate) mod access;
 mod address;
+mod atomic;
 mod barrier;
 mod bits;
 mod cluster;
@@ -25,6 +26,7 @@ mod memory;
 mod misc;
 mod moves;
 mod print;
+mod reduction;
 mod warp;
 
 use crate::Result;
@@ -46,6 +48,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => control::decode,
         "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => misc::decode,
         "shfl" | "vote" | "activemask" | "match" | "redux" | "elect" => warp::decode,
+        "atom" | "red" => atomic::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,

@@ -14,6 +14,7 @@ use super::worker::{Turn, Worker, fill_frame};
 use crate::check::Findings;
 use crate::check::races::BlockState;
 use crate::count::{Counters, Tally};
+use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -192,6 +193,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             index,
             races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
             shared,
+            in_flight: InFlight::default(),
             barriers: std::array::from_fn(|_| Barrier::default()),
             cluster_barrier: ClusterBarrier::default(),
             lanes: alive.clone(),

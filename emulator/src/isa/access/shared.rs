@@ -33,6 +33,7 @@ impl Cx<'_> {
                     );
                 }
             }
+            self.check_in_flight(rank, &positions, lanes, size, Access::Read);
             self.note_shared(rank, &positions, lanes, size, Access::Read);
         }
         self.count_shared(lanes, &positions, size, contiguous);
@@ -43,6 +44,9 @@ impl Cx<'_> {
         let Some((rank, positions, contiguous)) = self.shared_place(lanes, addresses, size) else {
             return self.each_shared(lanes, addresses, size, |cx, lane| cx.store_shared(1 << lane, addresses, size, data));
         };
+        if self.checked() {
+            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
+        }
         self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
