@@ -26,7 +26,7 @@ pub fn cluster_reduce() -> Case {
 pub fn cluster_send() -> Case {
     let (blocks, tile) = (4, 64);
     let x = Draw(92).integers(blocks * tile, 1 << 20);
-    let y: Vec<f32> = (0..blocks * tile).map(|i| x[i] + x[(i / tile ^ 1) * tile + tile - 1 - i % tile]).collect();
+    let y: Vec<f32> = (0..blocks * tile).map(|i| x[i] + x[((i / tile) ^ 1) * tile + tile - 1 - i % tile]).collect();
     let launch = Launch::new("cluster_send", [blocks as u32, 1, 1], [64, 1, 1], vec![Buffer("y"), Buffer("x")]);
     Case::new("cluster_send", Arch::Compute90a, kernel!("cluster_send.cu"))
         .input("x", f32_bytes(&x))

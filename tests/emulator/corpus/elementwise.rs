@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::Argument::{Buffer, F32, I32, U32, U64};
-use super::data::{Draw, bf16_bytes, f16_bytes, f32_bytes};
+use super::data::{Draw, bf16_bytes, f16_bytes, f32_bytes, i32_bytes};
 use super::expected::{Element, Expected, F32_ROUNDOFF};
 use super::{Arch, Case, Launch, kernel};
 
@@ -129,4 +129,33 @@ pub fn stencil() -> Case {
         .input("x", f32_bytes(&x))
         .expect(Expected::f32s("y", &y))
         .launch(Launch::new("stencil", [3, 1, 1], [128, 1, 1], vec![Buffer("y"), Buffer("x"), I32(n as i32)]))
+}
+
+/// Positions near and far: the last two take the slow reduction of the angle. The angle is one rounded product; sine and cosine err by
+/// two units in the last place (four roundoffs at most), products and sum by one each.
+pub fn rope() -> Case {
+    let position = [0, 1, 17, 511, 131_071, 200_003];
+    let width = 22;
+    let mut draw = Draw(8);
+    let x = draw.floats(position.len() * width, 1.0);
+    let frequency: Vec<f32> = (0..width / 2).map(|i| 10f32.powf(-(i as f32) / 4.0)).collect();
+    let mut results = vec![];
+    for (i, v) in x.chunks(2).enumerate() {
+        let angle = f64::from(position[i / (width / 2)] as f32 * frequency[i % (width / 2)]);
+        let (sine, cosine) = angle.sin_cos();
+        let (a, b) = (f64::from(v[0]), f64::from(v[1]));
+        let bound = 8.0 * F32_ROUNDOFF * (a.abs() + b.abs());
+        results.extend([(a * cosine - b * sine, bound), (a * sine + b * cosine, bound)]);
+    }
+    Case::new("rope", Arch::Compute80, kernel!("rope.cu"))
+        .input("x", f32_bytes(&x))
+        .input("position", i32_bytes(&position))
+        .input("frequency", f32_bytes(&frequency))
+        .expect(Expected::near_f32("y", &results))
+        .launch(Launch::new(
+            "rope",
+            [2, 1, 1],
+            [64, 1, 1],
+            vec![Buffer("y"), Buffer("x"), Buffer("position"), Buffer("frequency"), I32(position.len() as i32), I32(width as i32)],
+        ))
 }

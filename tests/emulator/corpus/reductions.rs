@@ -36,7 +36,7 @@ pub fn warp_groups() -> Case {
     let mut draw = Draw(12);
     let key: Vec<i32> = draw.below(n, keys as u64).into_iter().map(|k| k as i32).collect();
     let value: Vec<i32> = draw.integers(n, 1 << 20).into_iter().map(|v| v as i32).collect();
-    let start: Vec<i32> = (0..keys).map(|k| 1000 * k as i32).collect();
+    let start: Vec<i32> = (0..keys).map(|k| 1000 * k).collect();
 
     let rank: Vec<i32> = (0..n).map(|i| (i / 32 * 32..i).filter(|&j| key[j] == key[i]).count() as i32).collect();
     let mut total = start.clone();
@@ -139,4 +139,24 @@ pub fn histogram() -> Case {
         .in_out("count", u32_bytes(&start))
         .expect(Expected::u32s("count", &count))
         .launch(Launch::new("histogram", [3, 1, 1], [64, 1, 1], vec![Buffer("count"), Buffer("x"), I32(n as i32)]))
+}
+
+/// Five rows for eight warps; in each the two largest are equal.
+pub fn top_k() -> Case {
+    let (rows, width, k) = (5, 64, 4);
+    let mut x = Draw(17).floats(rows * width, 1.0);
+    let (mut value, mut index) = (vec![], vec![]);
+    for (r, row) in x.chunks_mut(width).enumerate() {
+        (row[7 * r + 3], row[60 - 3 * r]) = (2.0, 2.0);
+        let mut order: Vec<usize> = (0..width).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a])); // stable: of equal ones the first
+        value.extend(order[..k].iter().map(|&c| row[c]));
+        index.extend(order[..k].iter().map(|&c| c as i32));
+    }
+    Case::new("top_k", Arch::Compute80, kernel!("top_k.cu"))
+        .define("K", k as u32)
+        .input("x", f32_bytes(&x))
+        .expect(Expected::f32s("value", &value))
+        .expect(Expected::i32s("index", &index))
+        .launch(Launch::new("top_k", [2, 1, 1], [128, 1, 1], vec![Buffer("value"), Buffer("index"), Buffer("x"), I32(rows as i32)]))
 }

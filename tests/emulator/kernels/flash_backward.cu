@@ -95,9 +95,8 @@ flash_backward(float* dk, float* dv, const bf16* q, const bf16* k, const bf16* v
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int key = key0 + warp * 16 + e / 2 * 8 + lane / 4, i = n * 8 + lane % 4 * 2 + e % 2;
-                const int query = tile * QUERIES + i;
-                const bool seen = key <= query && query < T;
-                p[n][e] = seen ? exp2f((p[n][e] * scale - lses[stage][i]) * log2e) : 0.0f;
+                const int query = tile * QUERIES + i;  // behind T its q and dout are zeros: it adds nothing
+                p[n][e] = key <= query ? exp2f((p[n][e] * scale - lses[stage][i]) * log2e) : 0.0f;
                 dp[n][e] = p[n][e] * (dp[n][e] - deltas[stage][i]);
             }
         accumulate(sum_v, p, ds[stage]);

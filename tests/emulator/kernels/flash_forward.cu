@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) flash_forward(bf16* o, flo
             for (int j = 0; j < 4; j++) {
                 float& x = s[j / 2][half * 2 + j % 2];
                 const int key = tile * KEYS + j / 2 * 8 + lane % 4 * 2 + j % 2;
-                x = key <= query && key < T ? x * scale_log2 : minus_infinity();
+                x = key <= query ? x * scale_log2 : minus_infinity();  // no query that is kept sees a key behind T
                 largest = fmaxf(largest, x);
             }
             largest = fmaxf(largest, __shfl_xor_sync(FULL_WARP, largest, 1));  // a row lies in 4 lanes

@@ -179,6 +179,19 @@ template <int PENDING> __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
+// d[64, 32] (+)= a[64, 16] b[32, 16]^T: both in shared memory, k innermost.
+__device__ __forceinline__ void wgmma_m64n32k16(float (&d)[16], u64 a, u64 b, bool accumulate) {
+    asm volatile("{\n\t.reg .pred p;\n\t"
+                 "setp.ne.b32 p, %18, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7,"
+                 "%8, %9, %10, %11, %12, %13, %14, %15}, "
+                 "%16, %17, p, 1, 1, 0, 0;\n\t}"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+                 : "l"(a), "l"(b), "r"((u32)accumulate) : "memory");
+}
+
 // d[64, 128] (+)= a[64, 16] b[128, 16]^T: both in shared memory, k innermost.
 __device__ __forceinline__ void wgmma_m64n128k16(float (&d)[64], u64 a, u64 b, bool accumulate) {
     asm volatile("{\n\t.reg .pred p;\n\t"
