@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use corpus::{Arch, Argument, Case, Contents, Expected, Launch, Swizzle};
 
-/// The text of a kernel's parameter list in its source.
+/// The parameters of a kernel's prototype in its source; attributes and line breaks may come before the name.
 fn parameters<'a>(case: &'a Case, launch: &Launch) -> Vec<&'a str> {
     let prototype =
         case.source.split(&format!(" {}(", launch.kernel)).nth(1).or(case.source.split(&format!("\n{}(", launch.kernel)).nth(1));
@@ -56,6 +56,7 @@ fn launches_are_small_and_legal() {
             assert!((1..=8).contains(&blocks) && (32..=256).contains(&threads) && launch.shared <= 227 << 10, "{}", case.name);
             assert!(launch.grid.iter().zip(launch.cluster).all(|(blocks, cluster)| blocks % cluster == 0), "{}", case.name);
             let sm90 = launch.cluster != [1; 3] || launch.dependent;
+            // What blocks or launches have to do with each other shows with several blocks only.
             assert!(!(sm90 || launch.cooperative) || blocks > 1, "{}", case.name);
             assert!(!sm90 || case.arch == Arch::Compute90a, "{}", case.name);
             for argument in &launch.arguments {
