@@ -19,7 +19,8 @@ extern "C" __global__ void __launch_bounds__(TILE) cluster_send(float* y, const 
     cluster_arrive();
     cluster_wait();  // both tiles are written and both barriers ready
     if (i == 0)
-        bulk_send(map_shared(shared_address(received), peer), shared_address(mine), BYTES, map_shared(shared_address(&barrier), peer));
+        bulk_send(map_shared(shared_address(received), peer), shared_address(mine), BYTES,
+                  map_shared(shared_address(&barrier), peer));
     mbarrier_wait_cluster(shared_address(&barrier), 0);
     y[blockIdx.x * TILE + i] = mine[i] + received[TILE - 1 - i];
     cluster_arrive();

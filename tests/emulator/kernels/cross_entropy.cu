@@ -13,8 +13,8 @@ __device__ __forceinline__ Partial combine(Partial a, Partial b) {
     return {m, a.s * expf(a.m - m) + b.s * expf(b.m - m)};
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(float* loss, float* dx, const float* x, const int* target, int C,
-                                                                    float scale) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+cross_entropy(float* loss, float* dx, const float* x, const int* target, int C, float scale) {
     __shared__ Partial partial[WARPS];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int wanted = target[blockIdx.x];

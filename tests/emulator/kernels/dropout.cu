@@ -1,5 +1,7 @@
-// Dropout: y[i] = kept[i] ? x[i] * scale : 0, kept[i] if a random 32-bit number is at or above the threshold.  x, y: [n]   kept: [n] bytes.
-// Numbers from Philox 4x32-10 (Salmon et al. 2011), counter (i / 4, 0, 0, site), key the seed: thread j makes those of 4j .. 4j + 3.
+// Dropout: y[i] = kept[i] ? x[i] * scale : 0, kept[i] if a random 32-bit number is at or above the threshold.
+// x, y: [n]   kept: [n] bytes.
+// Numbers from Philox 4x32-10 (Salmon et al. 2011), counter (i / 4, 0, 0, site), key the seed: thread j makes those of
+// 4j .. 4j + 3.
 #include "ptx.cuh"
 
 __device__ __forceinline__ uint4 philox(uint4 c, u32 k0, u32 k1) {

@@ -15,8 +15,8 @@ template <int ROWS> __device__ __forceinline__ void load_tile(bf16 (&tile)[ROWS]
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) flash_forward(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v,
-                                                                    int T, float scale_log2) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+flash_forward(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, int T, float scale_log2) {
     __shared__ __align__(16) bf16 qs[QUERIES][PITCH], ks[2][KEYS][PITCH], vs[2][KEYS][PITCH];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int query0 = blockIdx.x * QUERIES;

@@ -50,7 +50,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) matmul_bf16(float* c, cons
 #pragma unroll
             for (int i = 0; i < 2; i++) ldmatrix_x4(fa[i], stage + a_offset(warp_row + i * 16 + lane % 16, k * 2 + lane / 16));
 #pragma unroll
-            for (int j = 0; j < 2; j++) ldmatrix_x4_trans(fb[j], stage + b_offset(k * 16 + lane % 16, warp_col / 8 + j * 2 + lane / 16));
+            for (int j = 0; j < 2; j++)
+                ldmatrix_x4_trans(fb[j], stage + b_offset(k * 16 + lane % 16, warp_col / 8 + j * 2 + lane / 16));
 #pragma unroll
             for (int i = 0; i < 2; i++)
 #pragma unroll

@@ -5,7 +5,8 @@
 
 constexpr int TILE = 32, STEP = 32, PITCH = 48;
 
-extern "C" __global__ void __launch_bounds__(64) matmul_s8(int* c, const signed char* a, const signed char* b, int M, int N, int K) {
+extern "C" __global__ void __launch_bounds__(64)
+matmul_s8(int* c, const signed char* a, const signed char* b, int M, int N, int K) {
     __shared__ __align__(16) u8 as[TILE * PITCH], bs[TILE * PITCH];
     const int row0 = blockIdx.y * TILE, col0 = blockIdx.x * TILE;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -6,7 +6,8 @@
 
 constexpr int STEP = 16, COLUMNS = 32, HALF_BYTES = STEP / 2 * COLUMNS * 4;
 
-extern "C" __global__ void __launch_bounds__(96) multicast(float* y, const float* x, const __grid_constant__ TensorMap w_map, int K) {
+extern "C" __global__ void __launch_bounds__(96)
+multicast(float* y, const float* x, const __grid_constant__ TensorMap w_map, int K) {
     __shared__ __align__(128) float ws[STAGES][STEP * COLUMNS];
     __shared__ __align__(8) u64 full[STAGES], empty[STAGES];
     const u32 rank = cluster_rank();

@@ -1,4 +1,5 @@
-// Producer and consumer warps with named barriers: y[b][i] = sum_t (t + 1) x[b][t][63 - i].  x: [blocks, tiles, 64]   y: [blocks, 64].
+// Producer and consumer warps with named barriers: y[b][i] = sum_t (t + 1) x[b][t][63 - i].
+// x: [blocks, tiles, 64]   y: [blocks, 64].
 // Warp 0 fills two buffers in turn, warps 1 and 2 use them.  Who waits says bar.sync, who only reports says bar.arrive.
 //   barrier 1 + s: buffer s is full      barrier 3 + s: buffer s is empty
 #include "ptx.cuh"

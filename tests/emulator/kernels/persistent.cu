@@ -3,8 +3,8 @@
 // tickets, arrived: one word each, zero before.  All blocks must be resident at once (a cooperative launch).
 #include "ptx.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS) persistent(float* y, float* squares, u32* tickets, u32* arrived, const float* x,
-                                                                 int n) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+persistent(float* y, float* squares, u32* tickets, u32* arrived, const float* x, int n) {
     __shared__ u32 ticket;
     const u32 tiles = (n + THREADS - 1) / THREADS;
     for (;;) {

@@ -49,7 +49,8 @@ __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
 
 __device__ __forceinline__ bool mbarrier_try_wait_cluster(u32 barrier, u32 parity) {
     u32 done;
-    asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+    asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+                 "selp.u32 %0, 1, 0, p;\n\t}"
                  : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
     return done != 0;
 }

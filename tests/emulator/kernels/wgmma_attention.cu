@@ -7,9 +7,9 @@
 constexpr int D = 64, QUERIES = 64, KEYS = 32, STAGES = 2;
 constexpr u32 Q_BYTES = QUERIES * D * 2, KEY_BYTES = KEYS * D * 2;
 
-extern "C" __global__ void __launch_bounds__(160) wgmma_attention(bf16* o, float* lse, const __grid_constant__ TensorMap q_map,
-                                                                  const __grid_constant__ TensorMap k_map,
-                                                                  const __grid_constant__ TensorMap v_map, int T, float scale_log2) {
+extern "C" __global__ void __launch_bounds__(160)
+wgmma_attention(bf16* o, float* lse, const __grid_constant__ TensorMap q_map, const __grid_constant__ TensorMap k_map,
+                const __grid_constant__ TensorMap v_map, int T, float scale_log2) {
     __shared__ __align__(1024) u8 qs[Q_BYTES], ks[STAGES][KEY_BYTES], vs[STAGES][KEY_BYTES];
     __shared__ __align__(8) u64 query_full, full[STAGES], empty[STAGES];
     const int query0 = blockIdx.x * QUERIES;
