@@ -104,10 +104,12 @@ fn mismatched_barriers() {
     let finding = Kernel::block(96, ended).is_found(Kind::MismatchedBarrier, &["bar.sync 0"]);
     assert!(finding.message.contains("lanes 0-31 of warp 0"), "{finding}");
 
-    let different = "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 0; END: st.global.u32 [%there], %tid;";
+    let different =
+        "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 0; END: st.global.u32 [%there], %tid;";
     Kernel::block(64, different).is_found(Kind::MismatchedBarrier, &["bar.sync 0"]);
 
-    let ids = "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 1; END: st.global.u32 [%there], %tid;";
+    let ids =
+        "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 1; END: st.global.u32 [%there], %tid;";
     let finding = Kernel::block(64, ids).is_found(Kind::MismatchedBarrier, &["bar.sync"]);
     assert!(finding.message.contains("barrier 0") && finding.message.contains("barrier 1"), "{finding}");
 
@@ -117,7 +119,8 @@ fn mismatched_barriers() {
         assert!(findings.iter().any(|finding| finding.kind == Kind::MismatchedBarrier), "{order:?}: {findings:?}");
     }
 
-    let twice = "setp.lt.u32 %p0, %tid, 32; @%p0 bra TWICE; bar.sync 3, 96; bra END; TWICE: bar.arrive 3, 96; bar.arrive 3, 96; END: ret;";
+    let twice =
+        "setp.lt.u32 %p0, %tid, 32; @%p0 bra TWICE; bar.sync 3, 96; bra END; TWICE: bar.arrive 3, 96; bar.arrive 3, 96; END: ret;";
     for order in orders() {
         let (findings, _) = Kernel::block(64, twice).run(order);
         assert!(findings.iter().any(|finding| finding.kind == Kind::MismatchedBarrier), "{order:?}: {findings:?}");
@@ -146,7 +149,8 @@ fn clusters_meet() {
     let (_, out) = kernel.run(ptx_emulator::Order::Natural);
     assert!((0..256).all(|index| out[1024 + index] == index as u32), "{:?}", &out[1024..1030]);
     // The same between blocks that are no cluster is a deadlock-free race.
-    let apart = body.replace("ARRIVE: barrier.cluster.arrive.release.aligned;", "").replace("barrier.cluster.wait.acquire.aligned;", "");
+    let apart =
+        body.replace("ARRIVE: barrier.cluster.arrive.release.aligned;", "").replace("barrier.cluster.wait.acquire.aligned;", "");
     Kernel { body: &apart, grid: 4, block: 64, cluster: 4 }.is_found(Kind::GlobalRace, &["ld.global", "st.global"]);
 
     let without = body.replace("ARRIVE: barrier.cluster.arrive.release.aligned;", "");

@@ -98,11 +98,7 @@ fn check_mma((m, n, k): (usize, usize, usize), [d, a, b, c]: [&str; 4], saturate
     let numbers_a = numbers(m * k, 1, a.starts_with('u'));
     let numbers_b = numbers(k * n, 5, b.starts_with('u'));
     let numbers_c = numbers(m * n, 9, false);
-    let inputs = [
-        deal(fragments[0], k, a, &numbers_a),
-        deal(fragments[1], n, b, &numbers_b),
-        deal(fragments[2], n, c, &numbers_c),
-    ];
+    let inputs = [deal(fragments[0], k, a, &numbers_a), deal(fragments[1], n, b, &numbers_b), deal(fragments[2], n, c, &numbers_c)];
     let expected = deal(fragments[3], n, d, &product((m, n, k), &numbers_a, &numbers_b, &numbers_c));
     let instruction = format!("mma.sync.aligned.m{m}n{n}k{k}.row.col{saturate}.{d}.{a}.{b}.{c}");
     let program = fragments_program(&instruction, fragments.map(|f| f.registers()), if d == "f64" { 2 } else { 1 }, "");
@@ -393,14 +389,24 @@ fn check_wmma((m, n, k): (usize, usize, usize), [d, a, c]: [&str; 3], layouts: [
          wmma.load.c.sync.aligned.{lc}.{shape}.global.{c} {{{}}}, [%in2]{};\n\
          wmma.mma.sync.aligned.{la}.{lb}.{shape}.{d}{ab}.{c} {{{}}}, {{{}}}, {{{}}}, {{{}}};\n\
          wmma.store.d.sync.aligned.{ld}.{shape}.global.{d} [%out], {{{}}}{};\n",
-        lists[0], written[0], lists[1], written[1], lists[2], written[2], lists[3], lists[0], lists[1], lists[2], lists[3], written[3]
+        lists[0],
+        written[0],
+        lists[1],
+        written[1],
+        lists[2],
+        written[2],
+        lists[3],
+        lists[0],
+        lists[1],
+        lists[2],
+        lists[3],
+        written[3]
     );
     let program = kernel(4, ".reg .b32 %a<8>, %b<8>, %c<8>, %d<8>;", &body);
     let unsigned = a == "u8";
     let (x, y, z) = (numbers(m * k, 1, unsigned), numbers(k * n, 5, unsigned), numbers(m * n, 9, false));
     let row = |i: usize| layouts[i] == "row";
-    let inputs =
-        [memory(&x, k, row(0), strides[0], a), memory(&y, n, row(1), strides[1], a), memory(&z, n, row(2), strides[2], c)];
+    let inputs = [memory(&x, k, row(0), strides[0], a), memory(&y, n, row(1), strides[1], a), memory(&z, n, row(2), strides[2], c)];
     let expected = memory(&product((m, n, k), &x, &y, &z), n, row(3), strides[3], d);
     assert_eq!(run(&program, 32, &inputs, expected.len()).clean(), expected, "{shape} {d} {a} {c} {layouts:?} {padding}");
 }

@@ -193,9 +193,7 @@ fn setp(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         }
         "f16" => operands.decoded(cx, move |a, b| half::compare::<F16>(comparison, a, b)),
         "bf16" => operands.decoded(cx, move |a, b| half::compare::<BF16>(comparison, a, b)),
-        "f16x2" if ftz => {
-            operands.pair(cx, move |a, b| half::compare::<F16>(comparison, half::ftz::<F16>(a), half::ftz::<F16>(b)))
-        }
+        "f16x2" if ftz => operands.pair(cx, move |a, b| half::compare::<F16>(comparison, half::ftz::<F16>(a), half::ftz::<F16>(b))),
         "f16x2" => operands.pair(cx, move |a, b| half::compare::<F16>(comparison, a, b)),
         "bf16x2" => operands.pair(cx, move |a, b| half::compare::<BF16>(comparison, a, b)),
         "f32" => operands.floats::<f32>(cx, comparison, ftz),
@@ -308,7 +306,9 @@ fn set(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         "f16" => single!(u16, f16),
         "bf16" => single!(u16, bf16),
         "f32" if ftz => single!(f32, move |a: f32, b: f32| compare(comparison, a.ftz(), b.ftz())),
-        _ => typed!(cx, i, T = ty, [b16 b32 b64 u16 s16 u32 s32 u64 s64 f32 f64] => single!(T, move |a: T, b: T| compare(comparison, a, b))),
+        _ => {
+            typed!(cx, i, T = ty, [b16 b32 b64 u16 s16 u32 s32 u64 s64 f32 f64] => single!(T, move |a: T, b: T| compare(comparison, a, b)))
+        }
     }
 }
 

@@ -162,7 +162,9 @@ fn extremum(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     macro_rules! decode {
         ($function:path) => {
             match modifiers.last() {
-                "f32" if xorsign => flushed!(binary, cx, i, Class::Float, ftz, |a, b| compare::xorsign_abs($function, a, b), (a, b)),
+                "f32" if xorsign => {
+                    flushed!(binary, cx, i, Class::Float, ftz, |a, b| compare::xorsign_abs($function, a, b), (a, b))
+                }
                 "f32" => flushed!(binary, cx, i, Class::Float, ftz, $function, (a, b)),
                 "f64" if !(ftz || nan || xorsign) => binary(cx, i, Class::Double, $function as fn(f64, f64) -> f64),
                 _ => Err(cx.unsupported(i)),

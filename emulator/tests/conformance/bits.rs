@@ -49,7 +49,9 @@ fn tables() {
     cases.push(exact("lop3.and.b32 _|$d, $a, $b, $c, 0x3c, !$e;", &[U32, U32, U32, Pred], Pred, |x| {
         u64::from(x[0] != x[1]) & (1 - x[3])
     }));
-    cases.push(exact("setp.ne.u32 %p1, $c, 0; lop3.or.b32 $d|%p2, $a, $b, $c, 0xfe, %p1;", &[U32, U32, U32], U32, |x| x[0] | x[1] | x[2]));
+    cases.push(exact("setp.ne.u32 %p1, $c, 0; lop3.or.b32 $d|%p2, $a, $b, $c, 0xfe, %p1;", &[U32, U32, U32], U32, |x| {
+        x[0] | x[1] | x[2]
+    }));
     run(cases);
 }
 
@@ -157,7 +159,13 @@ fn permutations() {
         (0..4).fold(0, |word, at| {
             let nibble = nibbles >> (4 * at) & 15;
             let byte = (x[1] << 32 | x[0]) >> (8 * (nibble & 7)) & 255;
-            let byte = if nibble & 8 == 0 { byte } else if byte & 128 != 0 { 255 } else { 0 };
+            let byte = if nibble & 8 == 0 {
+                byte
+            } else if byte & 128 != 0 {
+                255
+            } else {
+                0
+            };
             word | byte << (8 * at)
         })
     };
@@ -171,7 +179,9 @@ fn permutations() {
         ("rc16", [0x1010, 0x3232, 0x1010, 0x3232]),
     ];
     for (mode, rows) in modes {
-        cases.push(exact(format!("prmt.b32.{mode} $d, $a, $b, $c;"), &[U32, U32, U32], U32, move |x| pick(x, rows[(x[2] & 3) as usize])));
+        cases.push(exact(format!("prmt.b32.{mode} $d, $a, $b, $c;"), &[U32, U32, U32], U32, move |x| {
+            pick(x, rows[(x[2] & 3) as usize])
+        }));
     }
     run(cases);
 }

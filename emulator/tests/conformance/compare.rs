@@ -70,7 +70,9 @@ fn predicates() {
                 u64::from(combine(!holds("eq", order(ty, x[0], x[1])), x[2] == 1))
             }));
         }
-        cases.push(exact(format!("setp.ne.{name} _|$d, $a, $b;"), &[ty, ty], Pred, move |x| u64::from(!holds("ne", order(ty, x[0], x[1])))));
+        cases.push(exact(format!("setp.ne.{name} _|$d, $a, $b;"), &[ty, ty], Pred, move |x| {
+            u64::from(!holds("ne", order(ty, x[0], x[1])))
+        }));
     }
     for comparison in FLOAT {
         cases.push(exact(format!("setp.{comparison}.ftz.f32 $d, $a, $b;"), &[F32, F32], Pred, move |x| {
@@ -135,8 +137,12 @@ fn selections() {
     for (name, ty, _) in types().into_iter().filter(|row| !matches!(row.1, F16 | BF16)) {
         cases.push(exact(format!("selp.{name} $d, $a, $b, $c;"), &[ty, ty, Pred], ty, |x| if x[2] == 1 { x[0] } else { x[1] }));
         cases.push(exact(format!("selp.{name} $d, $a, $b, !$c;"), &[ty, ty, Pred], ty, |x| if x[2] == 0 { x[0] } else { x[1] }));
-        cases.push(exact(format!("slct.{name}.s32 $d, $a, $b, $c;"), &[ty, ty, S32], ty, |x| if x[2] >> 31 == 0 { x[0] } else { x[1] }));
-        cases.push(exact(format!("slct.{name}.f32 $d, $a, $b, $c;"), &[ty, ty, F32], ty, |x| if f32_of(x[2]) >= 0.0 { x[0] } else { x[1] }));
+        cases.push(exact(format!("slct.{name}.s32 $d, $a, $b, $c;"), &[ty, ty, S32], ty, |x| {
+            if x[2] >> 31 == 0 { x[0] } else { x[1] }
+        }));
+        cases.push(exact(format!("slct.{name}.f32 $d, $a, $b, $c;"), &[ty, ty, F32], ty, |x| {
+            if f32_of(x[2]) >= 0.0 { x[0] } else { x[1] }
+        }));
         cases.push(exact(format!("slct.ftz.{name}.f32 $d, $a, $b, $c;"), &[ty, ty, F32], ty, |x| {
             if flush(f32_of(x[2])) >= 0.0 { x[0] } else { x[1] }
         }));

@@ -147,10 +147,16 @@ fn between_floats() {
     for (name, ty, format) in [("f16", F16, HalfFormat::F16), ("bf16", BF16, HalfFormat::BF16)] {
         cases.push(checked(format!("cvt.f32.{name} $d, $a;"), &[ty], F32, move |x, got| {
             let want = format.value(x[0]);
-            if got == u64::from((want as f32).to_bits()) || want.is_nan() && f32_of(got).is_nan() { Ok(()) } else { Err(format!("{want:e}")) }
+            if got == u64::from((want as f32).to_bits()) || want.is_nan() && f32_of(got).is_nan() {
+                Ok(())
+            } else {
+                Err(format!("{want:e}"))
+            }
         }));
         cases.push(checked(format!("cvt.f64.{name} $d, $a;"), &[ty], F64, move |x, got| nan_or(format.value(x[0]), got)));
-        cases.push(exact(format!("cvt.rn.{name}.f64 $d, $a;"), &[F64], ty, move |x| format.nearest(Exact { near: f64::from_bits(x[0]), rest: 0.0 })));
+        cases.push(exact(format!("cvt.rn.{name}.f64 $d, $a;"), &[F64], ty, move |x| {
+            format.nearest(Exact { near: f64::from_bits(x[0]), rest: 0.0 })
+        }));
         let narrow = move |x: u64| format.nearest(Exact { near: f64::from(f32_of(x)), rest: 0.0 });
         let largest = u64::from(format.infinity()) - 1;
         let finite = move |bits: u64| if bits & 0x7fff == largest + 1 { bits & 0x8000 | largest } else { bits };
@@ -173,7 +179,10 @@ fn between_floats() {
             if beyond && value.is_finite() { near - 1 } else { near }
         }));
     }
-    cases.push(exact("cvt.rn.bf16.f16 $d, $a;", &[F16], BF16, |x| HalfFormat::BF16.nearest(Exact { near: HalfFormat::F16.value(x[0]), rest: 0.0 })));
+    cases.push(exact("cvt.rn.f32.bf16 $d, $a;", &[BF16], F32, |x| bits_of(HalfFormat::BF16.value(x[0]) as f32)));
+    cases.push(exact("cvt.rn.bf16.f16 $d, $a;", &[F16], BF16, |x| {
+        HalfFormat::BF16.nearest(Exact { near: HalfFormat::F16.value(x[0]), rest: 0.0 })
+    }));
     cases.push(checked("cvt.f64.f32 $d, $a;", &[F32], F64, move |x, got| nan_or(f64::from(f32_of(x[0])), got)));
     cases.push(checked("cvt.ftz.f64.f32 $d, $a;", &[F32], F64, move |x, got| nan_or(f64::from(flush(f32_of(x[0]))), got)));
     for (rnd, round) in ROUNDINGS {
@@ -181,7 +190,8 @@ fn between_floats() {
             let suffix = if ftz { ".ftz" } else { "" };
             cases.push(exact(format!("cvt.{rnd}{suffix}.f32.f64 $d, $a;"), &[F64], F32, move |x| {
                 let value = f64::from_bits(x[0]);
-                let narrow = if value == 0.0 || !value.is_finite() { value as f32 } else { Exact { near: value, rest: 0.0 }.to_f32(round) };
+                let narrow =
+                    if value == 0.0 || !value.is_finite() { value as f32 } else { Exact { near: value, rest: 0.0 }.to_f32(round) };
                 bits_of(if ftz { flush(narrow) } else { narrow })
             }));
             cases.push(exact(format!("cvt.{rnd}i{suffix}.f32.f32 $d, $a;"), &[F32], F32, move |x| {
@@ -189,7 +199,9 @@ fn between_floats() {
                 bits_of(integral(round, f64::from(value)) as f32)
             }));
         }
-        cases.push(checked(format!("cvt.{rnd}i.f64.f64 $d, $a;"), &[F64], F64, move |x, got| nan_or(integral(round, f64::from_bits(x[0])), got)));
+        cases.push(checked(format!("cvt.{rnd}i.f64.f64 $d, $a;"), &[F64], F64, move |x, got| {
+            nan_or(integral(round, f64::from_bits(x[0])), got)
+        }));
         cases.push(exact(format!("cvt.{rnd}i.f16.f16 $d, $a;"), &[F16], F16, move |x| {
             HalfFormat::F16.nearest(Exact { near: integral(round, HalfFormat::F16.value(x[0])), rest: 0.0 })
         }));
@@ -247,11 +259,12 @@ fn nearest_small(e5m2: bool, value: f64) -> u64 {
         return 0x7f;
     }
     let largest = if e5m2 { 0x7b } else { 0x7e };
-    let distance = |bits: u64| (small(e5m2, bits) - value.abs()).abs();
+    // Far beyond the largest number all distances would be the same in f64.
+    let size = value.abs().min(2.0 * small(e5m2, largest));
+    let distance = |bits: u64| (small(e5m2, bits) - size).abs();
     let best = (0..=largest).fold(0, |best, bits| {
         if distance(bits) < distance(best) || distance(bits) == distance(best) && bits & 1 == 0 { bits } else { best }
     });
-    let best = if value.is_infinite() { largest } else { best };
     if value.is_sign_negative() { best | 0x80 } else { best }
 }
 
@@ -285,13 +298,17 @@ fn formats_of_8_bits() {
 #[test]
 fn packed_integers() {
     let mut cases = Vec::new();
-    for (name, bits, signed) in [("u16", 16, false), ("s16", 16, true), ("u8", 8, false), ("s8", 8, true), ("u4", 4, false), ("s2", 2, true)] {
+    for (name, bits, signed) in
+        [("u16", 16, false), ("s16", 16, true), ("u8", 8, false), ("s8", 8, true), ("u4", 4, false), ("s2", 2, true)]
+    {
         let field = move |x: u64| {
             let (least, greatest) = limits(bits, signed);
             number(S32, x).clamp(least, greatest) as u64 & ((1 << bits) - 1)
         };
         if bits == 16 {
-            cases.push(exact(format!("cvt.pack.sat.{name}.s32 $d, $a, $b;"), &[S32, S32], U32, move |x| field(x[0]) << 16 | field(x[1])));
+            cases.push(exact(format!("cvt.pack.sat.{name}.s32 $d, $a, $b;"), &[S32, S32], U32, move |x| {
+                field(x[0]) << 16 | field(x[1])
+            }));
         } else {
             cases.push(exact(format!("cvt.pack.sat.{name}.s32.b32 $d, $a, $b, $c;"), &[S32, S32, U32], U32, move |x| {
                 (x[2] << (2 * bits) | field(x[0]) << bits | field(x[1])) & 0xffff_ffff
@@ -315,6 +332,8 @@ fn forms_that_do_not_exist() {
         "cvt.rn.f32.f16 %r1, %h1;",
         "cvt.rn.u32.u64 %r1, %d1;",
         "cvt.rna.f16.f32 %h1, %r1;",
+        "cvt.rna.relu.tf32.f32 %r1, %r2;",
+        "cvt.rn.sat.bf16.f32 %h1, %r1;",
         "cvt.ftz.u32.u64 %r1, %d1;",
         "cvt.relu.f32.f16 %r1, %h1;",
         "cvt.rn.relu.f32.f64 %r1, %d1;",

@@ -63,7 +63,24 @@ impl Ty {
         let integers = |bits: u32| {
             let top = 1u64 << (bits - 1);
             let ones = u64::MAX >> (64 - bits);
-            vec![0, 1, 2, 3, 7, 10, 0x55, 0xff, 0x100, top - 1, top, top + 1, ones - 1, ones, ones / 3, 0x1234_5678_9abc_def0 & ones]
+            vec![
+                0,
+                1,
+                2,
+                3,
+                7,
+                10,
+                0x55,
+                0xff,
+                0x100,
+                top - 1,
+                top,
+                top + 1,
+                ones - 1,
+                ones,
+                ones / 3,
+                0x1234_5678_9abc_def0 & ones,
+            ]
         };
         let pairs = |halves: Vec<u64>| -> Vec<u64> {
             let shifted = halves.iter().cycle().skip(halves.len() / 2 - 1);
@@ -75,19 +92,40 @@ impl Ty {
             Count => vec![0, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 0xffff_ffff],
             U16 | S16 | U32 | S32 | U64 | S64 => integers(self.bits()),
             F16 => vec![
-                0, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x8400, 0x3c00, 0xbc00, 0x3c01, 0x3bff, 0x3800, 0x4248, 0xc248, 0x7bff, 0xfbff,
-                0x7c00, 0xfc00, 0x7e00, 0xfe01, 0x7c01, 0x2e66, 0x6400, 0xb555,
+                0, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x8400, 0x3c00, 0xbc00, 0x3c01, 0x3bff, 0x3800, 0x4248, 0xc248, 0x7bff,
+                0xfbff, 0x7c00, 0xfc00, 0x7e00, 0xfe01, 0x7c01, 0x2e66, 0x6400, 0xb555,
             ],
             BF16 => vec![
-                0, 0x8000, 1, 0x8001, 0x007f, 0x0080, 0x8080, 0x3f80, 0xbf80, 0x3f81, 0x3f7f, 0x3f00, 0x4049, 0xc049, 0x7f7f, 0xff7f,
-                0x7f80, 0xff80, 0x7fc0, 0xffc1, 0x7f81, 0x3dcd, 0x4b00, 0xbeab,
+                0, 0x8000, 1, 0x8001, 0x007f, 0x0080, 0x8080, 0x3f80, 0xbf80, 0x3f81, 0x3f7f, 0x3f00, 0x4049, 0xc049, 0x7f7f,
+                0xff7f, 0x7f80, 0xff80, 0x7fc0, 0xffc1, 0x7f81, 0x3dcd, 0x4b00, 0xbeab,
             ],
             F16x2 => pairs(F16.edges()),
             BF16x2 => pairs(BF16.edges()),
             F32 => {
                 let mut edges: Vec<u64> = [
-                    0.0f32, 1.0, 1.5, 0.5, 2.5, 3.0, 0.1, 1e-45, 1e-40, 1.1754942e-38, f32::MIN_POSITIVE, 1.0000001, 0.99999994, 255.5,
-                    65504.0, 65520.0, 2147483600.0, 4294967300.0, 9.223372e18, 1.8446744e19, 1e30, f32::MAX, f32::INFINITY,
+                    0.0f32,
+                    1.0,
+                    1.5,
+                    0.5,
+                    2.5,
+                    3.0,
+                    0.1,
+                    1e-45,
+                    1e-40,
+                    1.1754942e-38,
+                    f32::MIN_POSITIVE,
+                    1.0000001,
+                    0.99999994,
+                    255.5,
+                    65504.0,
+                    65520.0,
+                    2147483600.0,
+                    4294967300.0,
+                    9.223372e18,
+                    1.8446744e19,
+                    1e30,
+                    f32::MAX,
+                    f32::INFINITY,
                 ]
                 .iter()
                 .flat_map(|value| [value.to_bits(), (-value).to_bits()])
@@ -98,8 +136,28 @@ impl Ty {
             }
             F64 => {
                 let mut edges: Vec<u64> = [
-                    0.0f64, 1.0, 1.5, 0.5, 2.5, 0.1, 5e-324, 1e-310, f64::MIN_POSITIVE, 1.0 + f64::EPSILON, 1e-40, 1e-45, 3e38, 3.5e38,
-                    65520.0, 4294967295.5, 2147483648.0, 9.3e18, 1.9e19, 1e300, f64::MAX, f64::INFINITY,
+                    0.0f64,
+                    1.0,
+                    1.5,
+                    0.5,
+                    2.5,
+                    0.1,
+                    5e-324,
+                    1e-310,
+                    f64::MIN_POSITIVE,
+                    1.0 + f64::EPSILON,
+                    1e-40,
+                    1e-45,
+                    3e38,
+                    3.5e38,
+                    65520.0,
+                    4294967295.5,
+                    2147483648.0,
+                    9.3e18,
+                    1.9e19,
+                    1e300,
+                    f64::MAX,
+                    f64::INFINITY,
                 ]
                 .iter()
                 .flat_map(|value| [value.to_bits(), (-value).to_bits()])
@@ -132,7 +190,12 @@ fn exact(text: impl Into<String>, inputs: &[Ty], output: Ty, oracle: impl Fn(&[u
 }
 
 /// A case whose result must pass a check, which otherwise says what would be right.
-fn checked(text: impl Into<String>, inputs: &[Ty], output: Ty, check: impl Fn(&[u64], u64) -> Result<(), String> + 'static) -> Case {
+fn checked(
+    text: impl Into<String>,
+    inputs: &[Ty],
+    output: Ty,
+    check: impl Fn(&[u64], u64) -> Result<(), String> + 'static,
+) -> Case {
     Case { text: text.into(), inputs: inputs.to_vec(), output, check: Box::new(check) }
 }
 
@@ -159,10 +222,20 @@ fn operands(types: &[Ty]) -> Vec<Vec<u64>> {
     }
     let mut random = Random(types.len() as u64);
     for _ in 0..if types.len() > 2 { 4000 } else { 600 } {
-        all.push(types.iter().zip(&edges).map(|(ty, edges)| {
-            let word = random.next();
-            if word >> 60 < 10 { edges[random.next() as usize % edges.len()] } else { word & (u64::MAX >> (64 - ty.bits())) }
-        }).collect());
+        all.push(
+            types
+                .iter()
+                .zip(&edges)
+                .map(|(ty, edges)| {
+                    let word = random.next();
+                    if word >> 60 < 10 {
+                        edges[random.next() as usize % edges.len()]
+                    } else {
+                        word & (u64::MAX >> (64 - ty.bits()))
+                    }
+                })
+                .collect(),
+        );
     }
     all
 }
@@ -226,7 +299,8 @@ fn try_case(number: usize, case: &Case) -> Result<(), String> {
         let module = device.load(Arc::new(program))?;
         let mut arguments = [from.to_le_bytes(), to.to_le_bytes()].concat();
         arguments.extend((n as u32).to_le_bytes());
-        let report = device.launch(&module, &format!("k{number}"), &Launch::new([n.div_ceil(128) as u32, 1, 1], [128, 1, 1], arguments))?;
+        let report =
+            device.launch(&module, &format!("k{number}"), &Launch::new([n.div_ceil(128) as u32, 1, 1], [128, 1, 1], arguments))?;
         assert!(report.findings.is_empty(), "{}: {:?}", case.text, report.findings);
         let mut bytes = vec![0; 8 * n];
         device.read(to, &mut bytes)?;
@@ -240,7 +314,11 @@ fn try_case(number: usize, case: &Case) -> Result<(), String> {
             wrong.push(format!("{row:#x?}: {got:#x}, not {expected}").replace(['\n', ' '], ""));
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(format!("{} of {n} wrong, first {}", wrong.len(), wrong[..wrong.len().min(3)].join("; "))) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} of {n} wrong, first {}", wrong.len(), wrong[..wrong.len().min(3)].join("; ")))
+    }
 }
 
 /// What must be refused: forms that the ISA does not have.
