@@ -135,6 +135,7 @@ fn bank_of(bytes: u32) -> Bank {
 }
 
 /// The conversions that kernels are full of, on registers of the types' own widths.
+#[allow(clippy::unnecessary_cast)] // of the pairs of types some are equal
 fn common(
     i: &Instruction,
     cx: &mut Lowering,
