@@ -103,7 +103,7 @@ fn lanes_come_together_again() {
         B: add.u32 %r2, %r2, 30;
         C: activemask.b32 %r3; st.global.v2.u32 [%rd2], {%r2, %r3};";
     let inputs: Vec<u32> = (0..32).map(|lane| lane % 3).collect();
-    let words = Kernel::warp(body, &inputs, 2).run();
+    let words = Kernel::warp(body, &inputs, 2).natural();
     for lane in 0..32 {
         assert_eq!(words[2 * lane..2 * lane + 2], [[20, 31, 12][lane % 3], !0], "lane {lane}");
     }

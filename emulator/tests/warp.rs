@@ -176,7 +176,7 @@ fn active_lanes_see_each_other() {
     let body = "setp.lt.u32 %p1, %r0, 5; @%p1 bra FEW; activemask.b32 %r2; st.global.u32 [%rd2], %r2; ret;
         FEW: activemask.b32 %r2; st.global.u32 [%rd2], %r2;";
     let expected: Vec<u32> = (0..32).map(|lane| if lane < 5 { 0x1f } else { !0x1f }).collect();
-    assert_eq!(Kernel::warp(body, &[0; 32], 1).run(), expected);
+    assert_eq!(Kernel::warp(body, &[0; 32], 1).natural(), expected);
 }
 
 #[test]

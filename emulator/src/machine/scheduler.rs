@@ -210,7 +210,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
                 base,
                 function: kernel.function as u32,
                 local: 0,
-                gave_way: 0,
+                tired: false,
             };
             let mut warp = Warp::new(index, rank as usize, registers, group);
             warp.open_local(0, function.frame.local_bytes, lanes);
