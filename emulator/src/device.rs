@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::Result;
+use crate::check::races::Shadows;
 use crate::count::Touched;
 use crate::machine::launch::{Context, Launch, Report, threads_of, validate};
 use crate::machine::progress::Progress;
@@ -16,6 +17,7 @@ use crate::program::Program;
 #[derive(Default)]
 pub struct Device {
     memory: Resident,
+    races: Shadows,
 }
 
 /// A program whose variables have been placed in a device's memory.
@@ -56,7 +58,11 @@ impl Device {
     /// # Errors
     /// The address is not the start of a live allocation.
     pub fn free(&mut self, address: u64) -> Result<()> {
-        self.memory.free(address)
+        self.memory.free(address)?;
+        if let Some(index) = self.memory.find(address) {
+            self.races.free(index);
+        }
+        Ok(())
     }
 
     /// Copies bytes to the device, and marks them defined.
@@ -136,6 +142,9 @@ impl Device {
             launch.cluster = std::array::from_fn(|axis| numbers.get(axis).copied().unwrap_or(1));
         }
         validate(kernel, &launch)?;
+        if launch.checked {
+            self.races.begin(self.memory.len(), launch.blocks());
+        }
         let context = Context {
             program: &module.program,
             kernel,
@@ -143,6 +152,7 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
+            races: &self.races,
             threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
             shared: Layout::new(kernel, launch.shared_bytes),

@@ -82,7 +82,8 @@ fn structures_go_by_value_and_frames_do_not_overlap() {
 }
 
 /// Calls `%rd5` with `%r0` twice, once from within a branch.
-const BY_POINTER: &str = "{ .param .b32 a; st.param.b32 [a], %r0; .param .b32 r; proto: .callprototype (.param .b32 _) _ (.param .b32 _);
+const BY_POINTER: &str =
+    "{ .param .b32 a; st.param.b32 [a], %r0; .param .b32 r; proto: .callprototype (.param .b32 _) _ (.param .b32 _);
         call (r), %rd5, (a), proto; ld.param.b32 %r3, [r]; }
         activemask.b32 %r4; st.global.v2.u32 [%rd2], {%r3, %r4};";
 
@@ -93,23 +94,23 @@ fn function_pointers_differ_between_lanes() {
         setp.eq.u32 %p1, %r2, 2; @%p1 mov.u64 %rd5, fact; {BY_POINTER}"
     );
     let which: Vec<u32> = (0..32).map(|lane| lane * 5 % 3).collect();
+    let words = kernel(&body, &which, 2).natural();
+    for lane in 0..32 {
+        let x = lane as u32;
+        let expected = [x + 1, x * 3, factorial(x)][which[lane] as usize];
+        assert_eq!(words[2 * lane], expected, "lane {lane}");
+    }
+    let body = format!(
+        "ld.global.u32 %r2, [%rd3]; mul.wide.u32 %rd6, %r2, 8; mov.u64 %rd7, table; add.s64 %rd7, %rd7, %rd6;
+        ld.global.u64 %rd5, [%rd7]; {BY_POINTER}"
+    );
+    let which: Vec<u32> = (0..32).map(|lane| lane / 3 % 2).collect();
     // Without the sleep, all come together again.
     let awake = FUNCTIONS.replace("nanosleep.u32 1;", "");
     let words = Kernel { module: &awake, ..kernel(&body, &which, 2) }.natural();
     for lane in 0..32 {
-        let x = lane as u32;
-        let expected = [x + 1, x * 3, factorial(x)][which[lane] as usize];
+        let expected = if which[lane] == 0 { lane as u32 + 1 } else { lane as u32 * 3 };
         assert_eq!(words[2 * lane..2 * lane + 2], [expected, !0], "lane {lane}");
-    }
-    let body = format!(
-        "ld.global.u32 %r2, [%rd3]; mul.wide.u32 %rd6, %r2, 8; mov.u64 %rd7, table; add.s64 %rd7, %rd7, %rd6;
-        ld.global.u64 %rd5, [%rd7]; {}",
-        BY_POINTER.replace("activemask.b32 %r4", "mov.u32 %r4, 0")
-    );
-    let which: Vec<u32> = (0..32).map(|lane| lane / 3 % 2).collect();
-    let words = kernel(&body, &which, 2).run();
-    for lane in 0..32 {
-        assert_eq!(words[2 * lane], if which[lane] == 0 { lane as u32 + 1 } else { lane as u32 * 3 }, "lane {lane}");
     }
 }
 
@@ -135,8 +136,10 @@ fn lanes_are_in_different_functions_at_once() {
 #[test]
 fn definedness_goes_with_parameters_and_results() {
     let body = |given: &str, used: &str| {
-        format!("{{ .param .align 8 .b8 s[24]; {given} .param .b32 n; st.param.b32 [n], 5; .param .align 8 .b8 r[24];
-            call (r), mix, (n, s); ld.param.u64 %rd8, [r]; ld.param.u64 %rd9, [r+8]; }} st.global.u64 [%rd2], {used};")
+        format!(
+            "{{ .param .align 8 .b8 s[24]; {given} .param .b32 n; st.param.b32 [n], 5; .param .align 8 .b8 r[24];
+            call (r), mix, (n, s); ld.param.u64 %rd8, [r]; ld.param.u64 %rd9, [r+8]; }} st.global.u64 [%rd2], {used};"
+        )
     };
     let partly = "mov.u64 %rd5, 3; st.param.u64 [s], %rd5; st.param.u64 [s+16], %rd5;";
     kernel(&body(partly, "%rd8"), &[0; 32], 2).run();
@@ -158,7 +161,9 @@ fn bad_calls_are_found_or_refused() {
     kernel("call f;", &[0; 32], 1).refused("`f` is not declared");
     kernel("{ .param .b32 a; call inc, (a); }", &[0; 32], 1).refused("takes other parameters");
     kernel("{ .param .b32 r; call (r), inc, (%r0); }", &[0; 32], 1).refused("no `.param` variable");
-    for (name, reason) in [("malloc", "no heap"), ("cudaDeviceSynchronize", "no CUDA runtime"), ("helper", "declared but not defined")] {
+    for (name, reason) in
+        [("malloc", "no heap"), ("cudaDeviceSynchronize", "no CUDA runtime"), ("helper", "declared but not defined")]
+    {
         let module = format!(".extern .func (.param .b64 r) {name} (.param .b64 a);");
         let body = format!("{{ .param .b64 a; .param .b64 r; st.param.b64 [a], 8; call (r), {name}, (a); }}");
         Kernel { module: &module, ..Kernel::warp(&body, &[0; 32], 1) }.refused(reason);
@@ -199,7 +204,11 @@ fn printing_goes_block_by_block_and_lane_by_lane() {
     // A value that was never stored, and a string beyond its buffer.
     let unset = body.replace("st.local.u32 [args], %r1;", "");
     let (_, report) = Kernel { module: RUNTIME, ..Kernel::warp(&unset, &[0; 32], 1) }.launch(|_| ()).unwrap();
-    assert!(report.findings.iter().any(|f| f.kind == Kind::Uninitialized && f.message.contains("printed")), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|f| f.kind == Kind::Uninitialized && f.message.contains("printed")),
+        "{:?}",
+        report.findings
+    );
     let unended = RUNTIME.replace("text[4]", "text[3]");
     Kernel { module: &unended, ..Kernel::warp(body, &[0; 32], 1) }.expect(Kind::OutOfBounds, "");
 }
@@ -211,6 +220,7 @@ fn a_failed_assertion_is_told_in_its_words() {
           st.param.b64 [m], %rd5; st.param.b64 [f], %rd6; st.param.b32 [l], 12; st.param.b64 [n], %rd6; st.param.b64 [c], 1;
           call.uni __assertfail, (m, f, l, n, c); }
         OUT: st.global.u32 [%rd2], 1;";
-    let finding = Kernel { module: RUNTIME, ..Kernel::warp(body, &[0; 32], 1) }.expect(Kind::Trap, "assertion `bare` failed in abc (abc:12)");
+    let finding =
+        Kernel { module: RUNTIME, ..Kernel::warp(body, &[0; 32], 1) }.expect(Kind::Trap, "assertion `bare` failed in abc (abc:12)");
     assert_eq!(finding.thread, [4, 0, 0]);
 }

@@ -58,7 +58,15 @@ fn interpret(steps: &[Step], mut x: u32, mut y: u32) -> [u32; 2] {
             Step::Swap => (x, y) = (y, x),
             Step::Below(bound, target) if x < bound => next = target,
             Step::Below(..) => {}
-            Step::Choose(targets) => next = targets[if y < 0x4000_0000 { 0 } else if y < 0x8000_0000 { 1 } else { 2 }],
+            Step::Choose(targets) => {
+                next = targets[if y < 0x4000_0000 {
+                    0
+                } else if y < 0x8000_0000 {
+                    1
+                } else {
+                    2
+                }]
+            }
             Step::Exchange => y = x,
         }
         at = next;
@@ -135,10 +143,12 @@ const TURNS: &str = "WAIT: ld.volatile.global.u32 %r2, [%rd4]; setp.ne.u32 %p1, 
     add.u32 %r2, %r2, 1; st.volatile.global.u32 [%rd4], %r2; st.global.u32 [%rd2], %r3;";
 
 fn turns(threads: u32) -> Vec<u32> {
-    (0..threads).scan(0u32, |sum, thread| {
-        *sum = sum.wrapping_mul(31).wrapping_add(thread);
-        Some(*sum)
-    }).collect()
+    (0..threads)
+        .scan(0u32, |sum, thread| {
+            *sum = sum.wrapping_mul(31).wrapping_add(thread);
+            Some(*sum)
+        })
+        .collect()
 }
 
 #[test]
@@ -158,8 +168,10 @@ fn warps_and_blocks_spin_for_each_other() {
     let kernel = Kernel { threads: 100, ..Kernel::warp(TURNS, &[0; 100], 1) };
     assert_eq!(kernel.run(), turns(100));
     // Each block waits for the one after it: all must be begun although none ends.
-    let body = TURNS.replace("mov.u32", "mov.u32").replace("ld.volatile.global.u32 %r2, [%rd4]; setp.ne.u32 %p1, %r2, %r1;",
-        "ld.volatile.global.u32 %r2, [%rd4]; sub.u32 %r5, 59, %r1; setp.ne.u32 %p1, %r2, %r5;");
+    let body = TURNS.replace("mov.u32", "mov.u32").replace(
+        "ld.volatile.global.u32 %r2, [%rd4]; setp.ne.u32 %p1, %r2, %r1;",
+        "ld.volatile.global.u32 %r2, [%rd4]; sub.u32 %r5, 59, %r1; setp.ne.u32 %p1, %r2, %r5;",
+    );
     let kernel = Kernel { blocks: 60, threads: 1, ..Kernel::warp(&body, &[0; 60], 1) };
     for workers in [1, 2, 3] {
         for order in [Order::Natural, Order::Seeded(5)] {
@@ -241,7 +253,10 @@ fn hints_are_taken_and_checked() {
     // Half of a warp only, while the other half waits elsewhere.
     let body = "setp.lt.u32 %p1, %r0, 16; @%p1 bra OUT; setmaxnreg.dec.sync.aligned.u32 24; OUT:
         setmaxnreg.inc.sync.aligned.u32 48;";
-    Kernel::warp(body, &[0; 32], 1).expect(Kind::Deadlock, "setmaxnreg");
+    let (_, report) = Kernel::warp(body, &[0; 32], 1).launch(|_| ()).unwrap();
+    let apart =
+        |finding: &ptx_emulator::Finding| finding.kind == Kind::MissingLanes && finding.message.contains("came without lanes");
+    assert!(report.findings.len() == 2 && report.findings.iter().all(apart), "{:?}", report.findings);
 }
 
 #[test]

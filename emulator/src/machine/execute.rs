@@ -132,18 +132,19 @@ impl Cx<'_> {
         message: impl FnOnce() -> String,
     ) {
         let (launch, pc) = (self.launch, self.pc);
-        let (block, thread) = (self.blocks[self.rank].coordinates, launch.thread(self.warp.index, lane));
+        let (block, warp) = (&self.blocks[self.rank], self.warp.index);
         self.worker.findings.report(kind, pc, || Finding {
-            kind,
-            message: message(),
-            kernel: launch.kernel.name.clone(),
-            place: Some(launch.place(pc)),
-            block,
-            thread,
             address,
             buffer,
-            count: 1,
+            ..launch.finding(kind, message(), pc, block, warp, lane)
         });
+    }
+
+    /// Tells of a mistake at another instruction, by the first lane of another warp.
+    #[cold]
+    pub(crate) fn report_elsewhere(&mut self, kind: Kind, pc: u32, rank: usize, warp: usize, message: impl FnOnce() -> String) {
+        let (launch, block) = (self.launch, &self.blocks[rank]);
+        self.worker.findings.report(kind, pc, || launch.finding(kind, message(), pc, block, warp, 0));
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::AtomicUsize;
 
+use super::block::Block;
 use super::progress::Progress;
 use super::registers::{Lanes, WARP};
 use super::trace::Trace;
-use crate::check::{Finding, Place};
+use crate::check::races::Shadows;
+use crate::check::{Finding, Kind, Place};
 use crate::count::{Counters, Touched, Traffic};
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
@@ -106,6 +108,8 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// What blocks accessed.
+    pub races: &'a Shadows,
     /// `threadIdx` of each warp's lanes, axis by axis.
     pub threads: Vec<[Lanes<u32>; 3]>,
     /// For each allocation the sectors that were read and written.
@@ -134,6 +138,32 @@ impl Context<'_> {
             }
         }
         traffic
+    }
+
+    /// A mistake of a lane, at no address.
+    pub(crate) fn finding(&self, kind: Kind, message: String, pc: u32, block: &Block, warp: usize, lane: usize) -> Finding {
+        Finding {
+            kind,
+            message,
+            kernel: self.kernel.name.clone(),
+            place: Some(self.place(pc)),
+            block: block.coordinates,
+            thread: self.thread(warp, lane),
+            address: None,
+            buffer: None,
+            count: 1,
+        }
+    }
+
+    /// First instruction of the kernel.
+    pub(crate) fn entry(&self) -> u32 {
+        self.program.functions[self.kernel.function].entry
+    }
+
+    /// `blockIdx` of a block by its number in the grid.
+    pub(crate) fn coordinates(&self, block: u32) -> [u32; 3] {
+        let [x, y, _] = self.launch.grid;
+        [block % x, block / x % y, block / x / y]
     }
 
     /// Where an instruction stands.

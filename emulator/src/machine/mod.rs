@@ -7,6 +7,7 @@ pub(crate) mod progress;
 pub(crate) mod registers;
 pub(crate) mod scheduler;
 pub(crate) mod simd;
+pub(crate) mod stuck;
 pub(crate) mod trace;
 pub(crate) mod warp;
 pub(crate) mod worker;

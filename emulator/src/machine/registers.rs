@@ -150,6 +150,15 @@ impl Registers {
         self.forget(frame, !0);
     }
 
+    /// Enters the first frame again, in a launch of the same kernel: its constants are still there.
+    pub(crate) fn reuse(&mut self, frame: &Frame) {
+        self.base = Base::default();
+        self.undefined.fill(!0);
+        for constant in &frame.constants {
+            self.undefined[constant.id as usize] = 0;
+        }
+    }
+
     /// The current frame, to come back to.
     pub(crate) fn base(&self) -> Base {
         self.base
@@ -229,6 +238,11 @@ impl Registers {
     #[inline(always)]
     pub(crate) fn get<T: Lane>(&self, register: Reg<T>) -> &Lanes<T> {
         T::lanes(self, register.index)
+    }
+
+    /// The lanes of a register of a frame that is not the current one.
+    pub(crate) fn get_in(&self, base: Base, register: Reg<u32>) -> &Lanes<u32> {
+        &self.b32[base.b32 + register.index as usize]
     }
 
     /// The lanes of a register, to be written.

@@ -3,15 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::{BARRIERS, Barrier, Block};
-use super::execute::{Cx, lanes_of};
+use super::block::{Barrier, Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
+use super::simd::run_warp;
+use super::stuck::explain;
 use super::warp::{Group, State, Warp};
-use super::worker::{Turn, Worker, fill_frame, list, run_warp};
-use crate::check::{Finding, Findings, Kind};
+use super::worker::{Turn, Worker, fill_frame};
+use crate::check::Findings;
+use crate::check::races::BlockState;
 use crate::count::{Counters, Tally};
+use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -140,7 +143,7 @@ fn work(context: &Context) -> Worker {
                 Wake::Moved => continue,
                 Wake::Exhausted => break,
                 Wake::Dead => {
-                    live.iter().for_each(|cluster| explain(cluster, context, &mut worker));
+                    live.iter().for_each(|cluster| explain(&cluster.blocks, &cluster.warps, context, &mut worker));
                     break;
                 }
             }
@@ -163,7 +166,7 @@ fn work(context: &Context) -> Worker {
                 cluster.spinning = Some(epoch);
                 live.push_back(cluster);
             }
-            Round::Stuck => explain(&cluster, context, &mut worker),
+            Round::Stuck => explain(&cluster.blocks, &cluster.warps, context, &mut worker),
         }
     }
     context.progress.leave();
@@ -189,18 +192,33 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         {
             *last = (1 << (threads % WARP as u32)) - 1;
         }
+        let index = coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]);
+        let shared = Shared::new(&context.shared);
         let block = Block {
             coordinates,
-            index: coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]),
-            shared: Shared::new(&context.shared),
+            index,
+            races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
+            shared,
+            in_flight: InFlight::default(),
             barriers: std::array::from_fn(|_| Barrier::default()),
+            cluster_barrier: ClusterBarrier::default(),
+            lanes: alive.clone(),
             woken: vec![0; alive.len()],
             alive,
         };
         for (index, &lanes) in block.alive.iter().enumerate() {
-            let mut registers = spare.pop().unwrap_or_default();
             let function = &context.program.functions[kernel.function];
-            registers.reset(&function.frame);
+            let registers = match spare.pop() {
+                Some(mut registers) => {
+                    registers.reuse(&function.frame);
+                    registers
+                }
+                None => {
+                    let mut registers = Registers::default();
+                    registers.reset(&function.frame);
+                    registers
+                }
+            };
             let base = registers.base();
             let group = Group {
                 pc: function.entry,
@@ -235,7 +253,11 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
         let now = epoch.wrapping_add(worker.effects - effects);
         let slice = random.as_mut().map_or(SLICE >> warp.cycle.hurry(now), |random| 1 + (random.next() % 192) as u32);
         match run_warp(warp, &mut cluster.blocks, context, worker, slice) {
-            Turn::Done => continue,
+            // What it did last may have woken others.
+            Turn::Done => {
+                wake(cluster);
+                continue;
+            }
             Turn::Stopped => return Round::Done,
             Turn::Yielded | Turn::Expired => {
                 let warp = &mut cluster.warps[index as usize];
@@ -277,46 +299,6 @@ fn wake(cluster: &mut Cluster) {
             }
         }
     }
-}
-
-/// Looks again at the barriers of a block whose warp has lost lanes: nobody waits for those that have ended.
-pub(crate) fn lanes_left(cx: &mut Cx, rank: usize, _warp: usize) {
-    for id in 0..BARRIERS {
-        cx.blocks[rank].complete_barrier(id);
-    }
-}
-
-/// Says why a cluster is stuck: who waits where.
-fn explain(cluster: &Cluster, context: &Context, worker: &mut Worker) {
-    let mut waits: Vec<(u32, [u32; 3], usize, Mask)> = Vec::new();
-    for warp in &cluster.warps {
-        for group in &warp.groups {
-            waits.push((group.pc, cluster.blocks[warp.rank].coordinates, warp.index, group.lanes));
-        }
-    }
-    waits.sort_by_key(|(pc, block, warp, _)| (*pc, *block, *warp));
-    let Some(&(pc, block, warp, lanes)) = waits.first() else { return };
-    let mut message = String::from("nothing can go on");
-    for &(pc, [x, y, z], warp, lanes) in waits.iter().take(16) {
-        let place = context.place(pc);
-        message +=
-            &format!("\n    block ({x}, {y}, {z}) warp {warp} lanes {} wait at {place}: `{}`", list(lanes), place.instruction);
-    }
-    if waits.len() > 16 {
-        message += &format!("\n    and {} more", waits.len() - 16);
-    }
-    let lane = lanes_of(lanes).next().unwrap_or(0);
-    worker.findings.report(Kind::Deadlock, pc, || Finding {
-        kind: Kind::Deadlock,
-        message,
-        kernel: context.kernel.name.clone(),
-        place: Some(context.place(pc)),
-        block,
-        thread: context.thread(warp, lane),
-        address: None,
-        buffer: None,
-        count: 1,
-    });
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): enough to draw an order.

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::block::Block;
+use super::block::{BARRIERS, Block};
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
 use super::registers::{Lanes, Mask, WARP};
@@ -45,8 +45,9 @@ pub(crate) enum Turn {
     Stopped,
 }
 
-/// Runs a warp until it has to wait, gives way, or has executed `slice` instructions.
-pub(crate) fn run_warp(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
+/// A warp's turn; [`super::simd::run_warp`] calls it compiled for the processor.
+#[inline(always)]
+pub(crate) fn turn(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
     let mut left = slice;
     loop {
         let Some(index) = choose(warp, blocks, launch, worker) else {
@@ -115,9 +116,11 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
         return;
     }
     // Nobody joined, or the groups would have merged: the missing lanes have ended since this group arrived.
-    cx.report(Kind::MissingLanes, complete.trailing_zeros() as usize, || {
-        format!("lanes {} came, but others that the mask names ended without executing this instruction", list(complete))
-    });
+    if !matches!(meeting, Meeting::Barrier) {
+        cx.report(Kind::MissingLanes, complete.trailing_zeros() as usize, || {
+            format!("lanes {} came, but others that the mask names ended without executing this instruction", list(complete))
+        });
+    }
     let mut met = cx.warp.groups[index].clone();
     (met.lanes, met.state) = (complete, State::Met);
     if complete == lanes {
@@ -129,6 +132,7 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
 }
 
 /// Executes instructions of a group; `met`: whom the first of them waits for has come.
+#[inline(always)]
 fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
@@ -286,7 +290,7 @@ fn check_guard(cx: &mut Cx, id: u32, lanes: Mask) {
 fn gathered(cx: &mut Cx, meeting: Meeting, come: Mask) -> (Mask, Mask) {
     let alive = cx.blocks[cx.rank].alive[cx.warp.index];
     match meeting {
-        Meeting::Warp => {
+        Meeting::Warp | Meeting::Barrier => {
             let missing = alive & !come;
             (if missing == 0 { come } else { 0 }, missing)
         }
@@ -351,11 +355,20 @@ fn split(warp: &mut Warp, group: &mut Group, lanes: Mask, pc: u32) {
 }
 
 fn exit(cx: &mut Cx, group: &mut Group) {
-    cx.blocks[cx.rank].alive[cx.warp.index] &= !group.lanes;
+    let (rank, warp) = (cx.rank, cx.warp.index);
+    cx.blocks[rank].alive[warp] &= !group.lanes;
+    cx.blocks[rank].races.timelines[warp].end(group.lanes);
     group.lanes = 0;
     cx.worker.effects += 1;
-    let (warp, rank) = (cx.warp.index, cx.rank);
-    super::scheduler::lanes_left(cx, rank, warp);
+    lanes_left(cx);
+}
+
+/// Looks again at the barriers of a block and its cluster that has lost lanes: nobody waits for those that have ended.
+fn lanes_left(cx: &mut Cx) {
+    for id in 0..BARRIERS {
+        cx.complete_barrier(cx.rank, id);
+    }
+    cx.complete_cluster_barrier();
 }
 
 /// Parts from a group the lanes that do not go where `lanes` go: inactive ones pass, active ones are still to execute the instruction.

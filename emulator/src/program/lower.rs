@@ -25,17 +25,24 @@ pub(crate) struct Decoded {
     pub class: Class,
     pub meeting: Option<Meeting>,
     pub own_taint: bool,
+    pub strong: bool,
 }
 
 impl Decoded {
     /// An operation whose results are undefined wherever one of its sources is.
     pub(crate) fn new(class: Class, op: impl Execute + 'static) -> Result<Self> {
-        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false })
+        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false, strong: false })
     }
 
     /// It says itself which of its results are undefined.
     pub(crate) fn with_own_taint(mut self) -> Self {
         self.own_taint = true;
+        self
+    }
+
+    /// Its memory accesses may race with each other.
+    pub(crate) fn strong(mut self, strong: bool) -> Self {
+        self.strong = strong;
         self
     }
 
@@ -330,6 +337,7 @@ pub(crate) struct Lowering<'m> {
     constants: HashMap<(Bank, u64), (u32, u32)>,
     specials: HashMap<Special, Reg<u32>>,
     addresses: HashMap<Address, Reg<u64>>,
+    carry: Option<Pred>,
     /// Sizes of the frame's parameter variables, by offset.
     param_bytes: HashMap<u32, u32>,
     reads: Vec<u32>,
@@ -377,6 +385,7 @@ impl<'m> Lowering<'m> {
             constants: HashMap::new(),
             specials: HashMap::new(),
             addresses: HashMap::new(),
+            carry: None,
             param_bytes: HashMap::new(),
             reads: Vec::new(),
             writes: Vec::new(),
@@ -594,6 +603,7 @@ impl<'m> Lowering<'m> {
             critical: sorted(&mut self.critical),
             own_taint: decoded.own_taint,
             meeting: decoded.meeting,
+            strong: decoded.strong,
             class: decoded.class,
             line: instruction.line,
             location: instruction.location,
@@ -754,6 +764,15 @@ impl<'m> Lowering<'m> {
         self.frame.specials.push((special, register));
         self.specials.insert(special, register);
         register
+    }
+
+    /// The carry flag of `add.cc` and its kin: a predicate register that no name reaches.
+    pub(crate) fn carry(&mut self) -> Pred {
+        if let Some(carry) = self.carry {
+            return carry;
+        }
+        let (index, id) = self.slot(Bank::Predicate);
+        *self.carry.insert(Pred { index, id })
     }
 
     /// A register that holds an address known only at launch or call.

@@ -240,6 +240,8 @@ pub(crate) struct Instruction {
     pub own_taint: bool,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
+    /// Its memory accesses are `.volatile`, `.relaxed` or stronger.
+    pub strong: bool,
     pub class: Class,
     /// Line in the PTX.
     pub line: u32,
@@ -253,6 +255,8 @@ pub(crate) struct Instruction {
 pub(crate) enum Meeting {
     /// All lanes that have not exited (`.aligned`).
     Warp,
+    /// The same, at a barrier, which itself tells of those that have exited.
+    Barrier,
     /// Those in a membermask: a 32-bit register.
     Members(Reg<u32>),
 }
