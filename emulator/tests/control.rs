@@ -168,7 +168,7 @@ fn warps_and_blocks_spin_for_each_other() {
     let kernel = Kernel { threads: 100, ..Kernel::warp(TURNS, &[0; 100], 1) };
     assert_eq!(kernel.run(), turns(100));
     // Each block waits for the one after it: all must be begun although none ends.
-    let body = TURNS.replace("mov.u32", "mov.u32").replace(
+    let body = TURNS.replace(
         "ld.volatile.global.u32 %r2, [%rd4]; setp.ne.u32 %p1, %r2, %r1;",
         "ld.volatile.global.u32 %r2, [%rd4]; sub.u32 %r5, 59, %r1; setp.ne.u32 %p1, %r2, %r5;",
     );
