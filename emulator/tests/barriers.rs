@@ -13,7 +13,7 @@ fn reductions_at_a_barrier_count_and_combine() {
         bar.red.and.pred %p1, 1, 96, %p0;
         barrier.red.or.pred %p2, 2, %p0;
         bar.red.popc.u32 %r4, 3, !%p0;
-        selp.u32 %r1, 1, 0, %p1; selp.u32 %r2, 1, 0, %p2;
+        mov.u32 %r1, 0; mov.u32 %r2, 0; @%p1 mov.u32 %r1, 1; @%p2 mov.u32 %r2, 1;
         mul.lo.s32 %r1, %r1, 1000; mul.lo.s32 %r2, %r2, 10000; mul.lo.s32 %r4, %r4, 100000;
         add.s32 %r0, %r0, %r1; add.s32 %r0, %r0, %r2; add.s32 %r0, %r0, %r4;
         st.global.u32 [%there], %r0;";
@@ -104,10 +104,12 @@ fn mismatched_barriers() {
     let finding = Kernel::block(96, ended).is_found(Kind::MismatchedBarrier, &["bar.sync 0"]);
     assert!(finding.message.contains("lanes 0-31 of warp 0"), "{finding}");
 
-    let different = "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 0; END: st.global.u32 [%there], %tid;";
+    let different =
+        "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 0; END: st.global.u32 [%there], %tid;";
     Kernel::block(64, different).is_found(Kind::MismatchedBarrier, &["bar.sync 0"]);
 
-    let ids = "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 1; END: st.global.u32 [%there], %tid;";
+    let ids =
+        "setp.lt.u32 %p0, %tid, 32; @%p0 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 1; END: st.global.u32 [%there], %tid;";
     let finding = Kernel::block(64, ids).is_found(Kind::MismatchedBarrier, &["bar.sync"]);
     assert!(finding.message.contains("barrier 0") && finding.message.contains("barrier 1"), "{finding}");
 
@@ -117,7 +119,8 @@ fn mismatched_barriers() {
         assert!(findings.iter().any(|finding| finding.kind == Kind::MismatchedBarrier), "{order:?}: {findings:?}");
     }
 
-    let twice = "setp.lt.u32 %p0, %tid, 32; @%p0 bra TWICE; bar.sync 3, 96; bra END; TWICE: bar.arrive 3, 96; bar.arrive 3, 96; END: ret;";
+    let twice =
+        "setp.lt.u32 %p0, %tid, 32; @%p0 bra TWICE; bar.sync 3, 96; bra END; TWICE: bar.arrive 3, 96; bar.arrive 3, 96; END: ret;";
     for order in orders() {
         let (findings, _) = Kernel::block(64, twice).run(order);
         assert!(findings.iter().any(|finding| finding.kind == Kind::MismatchedBarrier), "{order:?}: {findings:?}");
@@ -137,7 +140,7 @@ fn clusters_meet() {
         st.global.u32 [%there], %index;
         ARRIVE: barrier.cluster.arrive.release.aligned;
         barrier.cluster.wait.acquire.aligned;
-        add.s32 %r0, %index, 64; setp.ge.u32 %p0, %r0, 256; @%p0 sub.s32 %r0, %r0, 256;
+        add.s32 %r0, %index, 64; setp.ge.s32 %p0, %r0, 256; @%p0 sub.u32 %r0, %r0, 256;
         mul.wide.s32 %d0, %r0, 4; add.s64 %d0, %d0, %out;
         ld.global.u32 %r1, [%d0];
         st.global.u32 [%d0+4096], %r1;";
@@ -146,7 +149,8 @@ fn clusters_meet() {
     let (_, out) = kernel.run(ptx_emulator::Order::Natural);
     assert!((0..256).all(|index| out[1024 + index] == index as u32), "{:?}", &out[1024..1030]);
     // The same between blocks that are no cluster is a deadlock-free race.
-    let apart = body.replace("ARRIVE: barrier.cluster.arrive.release.aligned;", "").replace("barrier.cluster.wait.acquire.aligned;", "");
+    let apart =
+        body.replace("ARRIVE: barrier.cluster.arrive.release.aligned;", "").replace("barrier.cluster.wait.acquire.aligned;", "");
     Kernel { body: &apart, grid: 4, block: 64, cluster: 4 }.is_found(Kind::GlobalRace, &["ld.global", "st.global"]);
 
     let without = body.replace("ARRIVE: barrier.cluster.arrive.release.aligned;", "");

@@ -26,7 +26,8 @@ fn lanes_at_different_warp_barriers() {
         st.global.u32 [%there], %tid;";
     let finding = Kernel::block(32, body).is_found(Kind::MissingLanes, &["bar.warp.sync"]);
     assert!(finding.message.contains("0-15") && finding.message.contains("16-31"), "{finding}");
-    let right = body.replacen("bar.warp.sync -1", "bar.warp.sync 0xffff0000", 1).replacen("bar.warp.sync -1", "bar.warp.sync 0xffff", 1);
+    let right =
+        body.replacen("bar.warp.sync -1", "bar.warp.sync 0xffff0000", 1).replacen("bar.warp.sync -1", "bar.warp.sync 0xffff", 1);
     Kernel::block(32, &right).is_clean();
 }
 
@@ -42,7 +43,8 @@ fn a_flag_that_nobody_raises() {
         END:";
     let finding = Kernel::grid(3, body).is_found(Kind::Deadlock, &["ld.volatile", "setp", "@%p1 bra"]);
     assert!(finding.message.contains("block (0, 0, 0)"), "{finding}");
-    let raised = body.replace("END:", "END: mov.u32 %r1, 1; setp.eq.u32 %p2, %block, 2; @%p2 st.volatile.global.u32 [%out+4096], %r1;");
+    let raised =
+        body.replace("END:", "END: mov.u32 %r1, 1; setp.eq.u32 %p2, %block, 2; @%p2 st.volatile.global.u32 [%out+4096], %r1;");
     Kernel::grid(3, &raised).is_clean();
 }
 

@@ -19,9 +19,16 @@ enum Action {
     Sync,
     Arrive,
     /// Counts the threads where a predicate holds.
-    Count { predicate: (Pred, bool), d: Reg<u32> },
+    Count {
+        predicate: (Pred, bool),
+        d: Reg<u32>,
+    },
     /// Whether a predicate holds in all threads, or in any.
-    Combine { predicate: (Pred, bool), all: bool, d: Pred },
+    Combine {
+        predicate: (Pred, bool),
+        all: bool,
+        d: Pred,
+    },
 }
 
 impl Execute for Numbered {
@@ -69,7 +76,8 @@ impl Numbered {
     /// Writes what a reduction has found.
     fn finish(&self, cx: &mut Cx, id: usize) {
         let warp = cx.warp.index;
-        let (holding, arrived) = cx.block().barriers.get(id).and_then(|barrier| barrier.results.get(warp).copied()).unwrap_or((0, 0));
+        let (holding, arrived) =
+            cx.block().barriers.get(id).and_then(|barrier| barrier.results.get(warp).copied()).unwrap_or((0, 0));
         match self.action {
             Action::Count { d, .. } => cx.set(d, &[holding; WARP]),
             Action::Combine { all, d, .. } => {
@@ -117,7 +125,9 @@ impl Cx<'_> {
         if wanted != earlier {
             let place = self.launch.place(first);
             self.report(Kind::MismatchedBarrier, lane, || {
-                format!("barrier {id} is to wait for {wanted} threads here, but for {earlier} where warp {first_warp} came at {place}")
+                format!(
+                    "barrier {id} is to wait for {wanted} threads here, but for {earlier} where warp {first_warp} came at {place}"
+                )
             });
         } else if came > earlier {
             self.report(Kind::MismatchedBarrier, lane, || {
@@ -161,10 +171,14 @@ impl Cx<'_> {
             }
         }
         block.barriers[id].results = barrier.results;
-        let missing: Vec<(usize, Mask)> = block.lanes.iter().zip(&barrier.arrived).map(|(lanes, came)| lanes & !came).enumerate().collect();
+        let missing: Vec<(usize, Mask)> =
+            block.lanes.iter().zip(&barrier.arrived).map(|(lanes, came)| lanes & !came).enumerate().collect();
         if barrier.expected.is_none() && missing.iter().any(|(_, lanes)| *lanes != 0) {
             let (pc, warp) = barrier.first;
-            let gone = missing.iter().filter(|(_, lanes)| *lanes != 0).map(|(warp, lanes)| format!("lanes {} of warp {warp}", list(*lanes)));
+            let gone = missing
+                .iter()
+                .filter(|(_, lanes)| *lanes != 0)
+                .map(|(warp, lanes)| format!("lanes {} of warp {warp}", list(*lanes)));
             let gone: Vec<String> = gone.collect();
             self.report_elsewhere(Kind::MismatchedBarrier, pc, rank, warp, || {
                 format!("threads of the block ended without coming to this barrier: {}", gone.join(", "))

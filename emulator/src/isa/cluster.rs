@@ -73,7 +73,11 @@ impl Cx<'_> {
     pub(crate) fn complete_cluster_barrier(&mut self) {
         let arrived = &self.blocks[0].cluster_barrier.arrived;
         let all = !arrived.is_empty()
-            && self.blocks.iter().zip(arrived).all(|(block, came)| block.alive.iter().zip(came).all(|(alive, came)| alive & !came == 0));
+            && self
+                .blocks
+                .iter()
+                .zip(arrived)
+                .all(|(block, came)| block.alive.iter().zip(came).all(|(alive, came)| alive & !came == 0));
         if !all || arrived.iter().flatten().all(|&lanes| lanes == 0) {
             return;
         }

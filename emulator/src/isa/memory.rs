@@ -162,8 +162,7 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v4" => lanes = 4,
             "v8" => lanes = 8,
             "volatile" | "relaxed" => strong = true,
-            "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv"
-            | "wb" | "wt" => {}
+            "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
             other => ty = Some(Type::from_name(other).ok_or_else(|| cx.unsupported(i))?),
         }
     }

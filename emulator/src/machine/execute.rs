@@ -133,7 +133,11 @@ impl Cx<'_> {
     ) {
         let (launch, pc) = (self.launch, self.pc);
         let (block, warp) = (&self.blocks[self.rank], self.warp.index);
-        self.worker.findings.report(kind, pc, || Finding { address, buffer, ..launch.finding(kind, message(), pc, block, warp, lane) });
+        self.worker.findings.report(kind, pc, || Finding {
+            address,
+            buffer,
+            ..launch.finding(kind, message(), pc, block, warp, lane)
+        });
     }
 
     /// Tells of a mistake at another instruction, by the first lane of another warp.

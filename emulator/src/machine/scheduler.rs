@@ -7,8 +7,8 @@ use super::block::{Barrier, Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
-use super::warp::{Group, State, Warp};
 use super::stuck::explain;
+use super::warp::{Group, State, Warp};
 use super::worker::{Turn, Worker, fill_frame, run_warp};
 use crate::check::Findings;
 use crate::check::races::BlockState;
@@ -233,7 +233,9 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
     for index in order {
         let slice = random.as_mut().map_or(SLICE, |random| 1 + (random.next() % 192) as u32);
         let warp = &mut cluster.warps[index as usize];
-        match run_warp(warp, &mut cluster.blocks, context, worker, slice) {
+        let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
+        wake(cluster);
+        match turn {
             Turn::Done => continue,
             Turn::Stopped => return Round::Done,
             Turn::Yielded | Turn::Expired => {
@@ -250,7 +252,6 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
             Turn::Blocked => {}
         }
         done = false;
-        wake(cluster);
     }
     if done {
         Round::Done

@@ -41,7 +41,8 @@ fn tell_apart(block: &Block, warp: &Warp, group: &Group, context: &Context, work
         return false;
     }
     let kind = if at_barrier { Kind::DivergentBarrier } else { Kind::MissingLanes };
-    let elsewhere: Vec<String> = others.iter().map(|other| format!("lanes {} are at {}", list(other.lanes), at(context, other.pc))).collect();
+    let elsewhere: Vec<String> =
+        others.iter().map(|other| format!("lanes {} are at {}", list(other.lanes), at(context, other.pc))).collect();
     let message = format!(
         "lanes {} of warp {} came without lanes {}: {}",
         list(group.lanes),
@@ -85,7 +86,8 @@ fn tell_mismatch(block: &Block, context: &Context, worker: &mut Worker) -> bool 
 }
 
 fn tell_deadlock(blocks: &[Block], warps: &[Warp], context: &Context, worker: &mut Worker) {
-    let mut waits: Vec<(&Warp, &Group)> = warps.iter().flat_map(|warp| warp.groups.iter().map(move |group| (warp, group))).collect();
+    let mut waits: Vec<(&Warp, &Group)> =
+        warps.iter().flat_map(|warp| warp.groups.iter().map(move |group| (warp, group))).collect();
     waits.sort_by_key(|(warp, group)| (group.pc, blocks[warp.rank].index, warp.index));
     let Some(&(first, group)) = waits.first() else { return };
     let mut message = String::from("nothing can go on");

@@ -90,9 +90,7 @@ ret;
             let here = |finding: &&Finding| {
                 finding.place.as_ref().is_some_and(|place| instructions.iter().any(|text| place.instruction.starts_with(text)))
             };
-            let Some(found) = findings.iter().find(here) else {
-                panic!("{order:?}: no {kind} at {instructions:?}:\n{told}")
-            };
+            let Some(found) = findings.iter().find(here) else { panic!("{order:?}: no {kind} at {instructions:?}:\n{told}") };
             first.get_or_insert_with(|| found.clone());
         }
         first.expect("there are orders")

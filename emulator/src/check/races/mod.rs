@@ -72,13 +72,7 @@ impl BlockState {
     /// Of a block that begins; `lanes` are those that exist in each warp.
     pub(crate) fn new(rank: usize, index: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
         let timelines = lanes.iter().enumerate().map(|(warp, &lanes)| Timeline::new(rank * WARP + warp, lanes)).collect();
-        Self {
-            timelines,
-            shadow: Shadow::new(shared_bytes),
-            clock: BlockClock::new(index),
-            flags: HashMap::new(),
-            copies: 0,
-        }
+        Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(index), flags: HashMap::new(), copies: 0 }
     }
 }
 
@@ -92,27 +86,12 @@ impl Cx<'_> {
 
     /// Notes a store before it is done: lanes that write the same are no race.
     #[inline(always)]
-    pub(crate) fn note_shared_store(
-        &mut self,
-        rank: usize,
-        positions: &Lanes<u32>,
-        mask: Mask,
-        size: u32,
-        words: &[Lanes<u32>],
-    ) {
+    pub(crate) fn note_shared_store(&mut self, rank: usize, positions: &Lanes<u32>, mask: Mask, size: u32, words: &[Lanes<u32>]) {
         self.shared_access(rank, positions, mask, size, Access::Write, words);
     }
 
     #[inline(always)]
-    fn shared_access(
-        &mut self,
-        rank: usize,
-        positions: &Lanes<u32>,
-        mask: Mask,
-        size: u32,
-        access: Access,
-        words: &[Lanes<u32>],
-    ) {
+    fn shared_access(&mut self, rank: usize, positions: &Lanes<u32>, mask: Mask, size: u32, access: Access, words: &[Lanes<u32>]) {
         if !self.checked() || mask == 0 {
             return;
         }

@@ -70,7 +70,10 @@ impl Cx<'_> {
         let place = self.launch.place(other.pc());
         let did = if conflict.wrote { "write" } else { "read" };
         if other.is_copy() {
-            return format!("this {what} is not ordered after the {did} of the asynchronous copy `{}` at {place}", place.instruction);
+            return format!(
+                "this {what} is not ordered after the {did} of the asynchronous copy `{}` at {place}",
+                place.instruction
+            );
         }
         let (block, warp) = (other.warp() / WARP, other.warp() % WARP);
         let [x, y, z] = self.launch.thread(warp, other.lane());
