@@ -2,6 +2,7 @@
 
 use super::registers::{Mask, WARP};
 use crate::check::races::{BlockState, Release};
+use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 
 /// Barriers of a block that `bar` names by number.
@@ -14,6 +15,8 @@ pub(crate) struct Block {
     /// In the order in which `blockIdx` counts, x fastest.
     pub index: u32,
     pub shared: Shared,
+    /// What asynchronous operations have yet to write and read there.
+    pub in_flight: InFlight,
     pub barriers: [Barrier; BARRIERS],
     /// The cluster's barrier; that of rank 0 is the one in use.
     pub cluster_barrier: ClusterBarrier,

@@ -150,6 +150,15 @@ impl Registers {
         self.forget(frame, !0);
     }
 
+    /// Enters the first frame again, in a launch of the same kernel: its constants are still there.
+    pub(crate) fn reuse(&mut self, frame: &Frame) {
+        self.base = Base::default();
+        self.undefined.fill(!0);
+        for constant in &frame.constants {
+            self.undefined[constant.id as usize] = 0;
+        }
+    }
+
     /// The current frame, to come back to.
     pub(crate) fn base(&self) -> Base {
         self.base

@@ -7,12 +7,14 @@ use super::block::{Barrier, Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
+use super::simd::run_warp;
 use super::stuck::explain;
 use super::warp::{Group, State, Warp};
-use super::worker::{Turn, Worker, fill_frame, run_warp};
+use super::worker::{Turn, Worker, fill_frame};
 use crate::check::Findings;
 use crate::check::races::BlockState;
 use crate::count::{Counters, Tally};
+use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -191,6 +193,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             index,
             races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
             shared,
+            in_flight: InFlight::default(),
             barriers: std::array::from_fn(|_| Barrier::default()),
             cluster_barrier: ClusterBarrier::default(),
             lanes: alive.clone(),
@@ -198,9 +201,18 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             alive,
         };
         for (index, &lanes) in block.alive.iter().enumerate() {
-            let mut registers = spare.pop().unwrap_or_default();
             let function = &context.program.functions[kernel.function];
-            registers.reset(&function.frame);
+            let registers = match spare.pop() {
+                Some(mut registers) => {
+                    registers.reuse(&function.frame);
+                    registers
+                }
+                None => {
+                    let mut registers = Registers::default();
+                    registers.reset(&function.frame);
+                    registers
+                }
+            };
             let base = registers.base();
             let group = Group {
                 pc: function.entry,

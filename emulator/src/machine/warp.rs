@@ -106,6 +106,19 @@ impl Warp {
         self.forget_local(offset as usize, bytes as usize, lanes);
     }
 
+    /// Copies bytes between two frames of some lanes' local memory, with what is known of them; both lie inside.
+    pub(crate) fn copy_local(&mut self, lanes: Mask, from: usize, to: usize, bytes: usize) {
+        for lane in (0..WARP).filter(|lane| lanes >> lane & 1 == 1) {
+            let start = lane * self.local_stride;
+            self.local.copy_within(start + from..start + from + bytes, start + to);
+            for at in (0..bytes).step_by(32) {
+                let count = (bytes - at).min(32) as u32;
+                let defined = self.local_defined.get(start + from + at, count);
+                self.local_defined.put(start + to + at, count, defined);
+            }
+        }
+    }
+
     /// Makes each lane's local memory at least `stride` bytes; what is there stays.
     fn grow_local(&mut self, stride: usize) {
         let stride = stride.next_multiple_of(64);

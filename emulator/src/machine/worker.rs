@@ -11,7 +11,7 @@ use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
 use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
-use crate::program::{Address, Instruction, Meeting, Program, Special};
+use crate::program::{Address, Instruction, Meeting, Program, Special, next_frame};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
@@ -45,8 +45,9 @@ pub(crate) enum Turn {
     Stopped,
 }
 
-/// Runs a warp until it has to wait, gives way, or has executed `slice` instructions.
-pub(crate) fn run_warp(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
+/// A warp's turn; [`super::simd::run_warp`] calls it compiled for the processor.
+#[inline(always)]
+pub(crate) fn turn(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
     let mut left = slice;
     loop {
         let Some(index) = choose(warp, blocks, launch, worker) else {
@@ -131,6 +132,7 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
 }
 
 /// Executes instructions of a group; `met`: whom the first of them waits for has come.
+#[inline(always)]
 fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
@@ -387,7 +389,7 @@ fn enter(cx: &mut Cx, group: &mut Group, function: u32) {
     cx.warp.registers.go_to(group.base);
     cx.warp.registers.enter(caller, &callee.frame, group.lanes);
     group.base = cx.warp.registers.base();
-    group.local = caller.next(group.local);
+    group.local = next_frame(group.local, caller.local_bytes);
     group.function = function;
     group.pc = callee.entry;
     fill_frame(cx.warp, &cx.blocks[cx.rank], cx.launch, function, group.local, group.lanes);

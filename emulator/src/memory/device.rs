@@ -163,6 +163,35 @@ impl Allocation {
         }
     }
 
+    /// Reads 32 words that follow each other.
+    #[inline(always)]
+    pub(crate) fn load_warp(&self, offset: u64, out: &mut [u32; 32]) {
+        if offset % 8 == 0 {
+            for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let value = self.load(offset + pair as u64 * 8, 8);
+                *out = [value as u32, (value >> 32) as u32];
+            }
+        } else {
+            for (lane, out) in out.iter_mut().enumerate() {
+                *out = self.load(offset + lane as u64 * 4, 4) as u32;
+            }
+        }
+    }
+
+    /// Writes 32 words that follow each other.
+    #[inline(always)]
+    pub(crate) fn store_warp(&self, offset: u64, values: &[u32; 32]) {
+        if offset % 8 == 0 {
+            for (pair, [low, high]) in values.as_chunks::<2>().0.iter().enumerate() {
+                self.store(offset + pair as u64 * 8, 8, u64::from(*low) | u64::from(*high) << 32);
+            }
+        } else {
+            for (lane, value) in values.iter().enumerate() {
+                self.store(offset + lane as u64 * 4, 4, u64::from(*value));
+            }
+        }
+    }
+
     /// Replaces 2, 4 or 8 aligned bytes by a function of them, in one step that no other access comes between; what was there
     /// before.
     #[inline]

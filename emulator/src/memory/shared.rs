@@ -56,6 +56,19 @@ impl Shared {
         self.bytes[position..position + size].copy_from_slice(&value.to_le_bytes()[..size]);
     }
 
+    /// Reads up to 8 bytes that exist.
+    pub(crate) fn read_wide(&self, position: usize, size: u32) -> u64 {
+        let mut word = [0; 8];
+        word[..size as usize].copy_from_slice(&self.bytes[position..position + size as usize]);
+        u64::from_le_bytes(word)
+    }
+
+    /// Writes up to 8 bytes that exist.
+    pub(crate) fn write_wide(&mut self, position: usize, size: u32, value: u64) {
+        let size = size as usize;
+        self.bytes[position..position + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    }
+
     /// Position of a shared address among the bytes, if `size` bytes (at most 32) from there exist.
     #[inline(always)]
     pub(crate) fn position(&self, address: u32, size: u32) -> Option<usize> {

@@ -87,12 +87,15 @@ fn variables(module: &ast::Module, program: &mut Program) -> Result<HashMap<Stri
                 ast::Initial::Integer(bits) => *bits,
                 ast::Initial::Float(value) if variable.element == Type::F32 => u64::from((*value as f32).to_bits()),
                 ast::Initial::Float(value) => value.to_bits(),
+                ast::Initial::Address { name, .. } if function_address(module, name).is_some() => {
+                    function_address(module, name).unwrap_or_default()
+                }
                 ast::Initial::Address { name, offset, .. } => {
                     let target = *indices.get(name).ok_or_else(|| Error::Unsupported {
                         line: variable.line,
                         instruction: variable.name.clone(),
                         reason: Some(format!(
-                            "it is initialised with the address of `{name}`, which is no variable of this module"
+                            "it is initialised with the address of `{name}`, which is no variable or function of this module"
                         )),
                     })?;
                     relocations.push(Relocation { at: initial.len(), target, offset: *offset });
@@ -119,6 +122,13 @@ fn find_function<'m>(module: &'m ast::Module, name: &str) -> Option<&'m ast::Fun
     named().find(|function| function.body.is_some()).or_else(|| named().next())
 }
 
+/// The address of a function: no place in memory, but a number that calls know again, the same for all kernels.
+fn function_address(module: &ast::Module, name: &str) -> Option<u64> {
+    let function = find_function(module, name)?;
+    let number = module.functions.iter().position(|other| other.name == function.name)?;
+    Some(isa::call::function_address(number as u32))
+}
+
 /// The kernel and every device function that it can reach, itself first, each once.
 fn reachable<'m>(module: &'m ast::Module, kernel: &'m ast::Function) -> Vec<&'m ast::Function> {
     let mut order = vec![kernel];
@@ -127,13 +137,21 @@ fn reachable<'m>(module: &'m ast::Module, kernel: &'m ast::Function) -> Vec<&'m 
     while at < order.len() {
         let mut names = Vec::new();
         each_instruction(order[at].body.as_deref().unwrap_or_default(), &mut |instruction| {
+            let before = names.len();
             names.extend(instruction.operands.iter().filter_map(|operand| match operand {
-                Operand::Name(name) => Some(name.clone()),
+                Operand::Name(name) => Some(name.as_str()),
                 _ => None,
             }));
+            // A call through a register can reach what tables of functions hold.
+            if instruction.opcode == "call" && !names[before..].iter().any(|name| find_function(module, name).is_some()) {
+                names.extend(module.variables.iter().flat_map(|variable| &variable.initial).filter_map(|value| match value {
+                    ast::Initial::Address { name, .. } => Some(name.as_str()),
+                    _ => None,
+                }));
+            }
         });
         for name in names {
-            if let Some(function) = find_function(module, &name)
+            if let Some(function) = find_function(module, name)
                 && seen.insert(&function.name)
             {
                 order.push(function);
@@ -319,6 +337,9 @@ pub(crate) struct Lowering<'m> {
     constants: HashMap<(Bank, u64), (u32, u32)>,
     specials: HashMap<Special, Reg<u32>>,
     addresses: HashMap<Address, Reg<u64>>,
+    carry: Option<Pred>,
+    /// Sizes of the frame's parameter variables, by offset.
+    param_bytes: HashMap<u32, u32>,
     reads: Vec<u32>,
     writes: Vec<u32>,
     critical: Vec<u32>,
@@ -364,6 +385,8 @@ impl<'m> Lowering<'m> {
             constants: HashMap::new(),
             specials: HashMap::new(),
             addresses: HashMap::new(),
+            carry: None,
+            param_bytes: HashMap::new(),
             reads: Vec::new(),
             writes: Vec::new(),
             critical: Vec::new(),
@@ -516,6 +539,9 @@ impl<'m> Lowering<'m> {
             return Err(self.too_large(variable));
         }
         self.frame.local_bytes = offset + bytes;
+        if variable.space == Space::Param && bytes > 0 {
+            self.param_bytes.insert(offset, bytes);
+        }
         Ok(offset)
     }
 
@@ -587,9 +613,40 @@ impl<'m> Lowering<'m> {
 
     // What decoders use.
 
-    /// The functions that this kernel reaches, to look one up by name.
+    /// What the module says of a function of the program that this kernel reaches.
     pub(crate) fn declaration(&self, function: u32) -> &'m ast::Function {
         self.functions[(function - self.first_function) as usize]
+    }
+
+    /// The addresses of all functions that this kernel can call, with their numbers in the program.
+    pub(crate) fn callable(&self) -> Vec<(u64, u32)> {
+        let functions = self.functions.iter().zip(self.first_function..);
+        let callable = functions.filter(|(function, _)| !function.is_kernel && function.body.is_some());
+        callable.filter_map(|(function, index)| Some((function_address(self.module, &function.name)?, index))).collect()
+    }
+
+    /// Offset and bytes of a variable in parameter memory that a call passes or receives; `None`: a sink.
+    pub(crate) fn passed(&self, operand: &Operand) -> Result<Option<(u32, u32)>> {
+        match operand {
+            Operand::Sink => Ok(None),
+            Operand::Name(name) => match self.symbol(name)? {
+                Symbol::Memory { space: Space::Param, offset } => {
+                    Ok(Some((*offset, self.param_bytes.get(offset).copied().unwrap_or(0))))
+                }
+                _ => Err(self.invalid(format!("`{name}` is no `.param` variable: nothing else can be passed"))),
+            },
+            _ => Err(self.invalid(format!("`{operand}` is no `.param` variable: nothing else can be passed"))),
+        }
+    }
+
+    /// The frame as it is so far, for a function without a body.
+    pub(crate) fn take_frame(&mut self) -> Frame {
+        std::mem::take(&mut self.frame)
+    }
+
+    /// Bytes of local memory that the function being lowered has.
+    pub(crate) fn local_bytes(&self) -> u32 {
+        self.frame.local_bytes
     }
 
     /// Whether the function being lowered is the kernel itself.
@@ -665,7 +722,10 @@ impl<'m> Lowering<'m> {
                 let register = self.address_register(Address::Variable { index, offset });
                 Ok((register.index, register.id))
             }
-            Symbol::Function(index) if bank == Bank::B64 => Ok(self.constant(bank, isa::call::function_address(index))),
+            Symbol::Function(index) if bank == Bank::B64 => {
+                let address = function_address(self.module, &self.declaration(index).name);
+                Ok(self.constant(bank, address.unwrap_or_default()))
+            }
             _ => Err(self.invalid(format!("`{name}` cannot be a source here"))),
         }
     }
@@ -704,6 +764,15 @@ impl<'m> Lowering<'m> {
         self.frame.specials.push((special, register));
         self.specials.insert(special, register);
         register
+    }
+
+    /// The carry flag of `add.cc` and its kin: a predicate register that no name reaches.
+    pub(crate) fn carry(&mut self) -> Pred {
+        if let Some(carry) = self.carry {
+            return carry;
+        }
+        let (index, id) = self.slot(Bank::Predicate);
+        *self.carry.insert(Pred { index, id })
     }
 
     /// A register that holds an address known only at launch or call.

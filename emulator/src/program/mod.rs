@@ -159,11 +159,10 @@ pub(crate) struct Frame {
     pub local_bytes: u32,
 }
 
-impl Frame {
-    /// Where the local memory of a function lies that this frame's function calls, if its own lies at `local`.
-    pub(crate) fn next(&self, local: u32) -> u32 {
-        local.saturating_add(self.local_bytes).next_multiple_of(MAX_LOCAL_ALIGN)
-    }
+/// Where the local memory of a called function begins, if its caller's begins at `local` and has `bytes` bytes. A frame takes some
+/// room in any case, so that endless recursion comes to an end.
+pub(crate) fn next_frame(local: u32, bytes: u32) -> u32 {
+    (local + bytes + 1).next_multiple_of(MAX_LOCAL_ALIGN)
 }
 
 /// What a variable in local memory can be aligned to at most.

@@ -29,7 +29,9 @@ impl<'a> Cx<'a> {
         let step = size.min(4);
         for (word, out) in data.words.iter_mut().enumerate().take((size as usize).div_ceil(4)) {
             let at = word as u64 * 4;
-            if lanes == !0 && step == 4 {
+            if contiguous && lanes == !0 && size == 4 {
+                allocation.load_warp(offsets[0], out);
+            } else if lanes == !0 && step == 4 {
                 for lane in 0..WARP {
                     out[lane] = allocation.load(offsets[lane] + at, 4) as u32;
                 }
@@ -69,7 +71,9 @@ impl<'a> Cx<'a> {
         let step = size.min(4);
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
             let at = word as u64 * 4;
-            if lanes == !0 && step == 4 {
+            if contiguous && lanes == !0 && size == 4 {
+                allocation.store_warp(offsets[0], values);
+            } else if lanes == !0 && step == 4 {
                 for lane in 0..WARP {
                     allocation.store(offsets[lane] + at, 4, u64::from(values[lane]));
                 }
@@ -169,9 +173,7 @@ impl<'a> Cx<'a> {
         if contiguous && lanes == !0 {
             let (first, last) = (offsets[0] / SECTOR, (offsets[WARP - 1] + u64::from(size) - 1) / SECTOR);
             tally.sectors += last - first + 1;
-            for sector in first..=last {
-                touched.mark(sector, access);
-            }
+            touched.mark_run(first, last, access);
             return;
         }
         let mut sectors = [u64::MAX; WARP];

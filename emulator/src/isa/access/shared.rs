@@ -33,6 +33,7 @@ impl Cx<'_> {
                     );
                 }
             }
+            self.check_in_flight(rank, &positions, lanes, size, Access::Read);
             self.note_shared(rank, &positions, lanes, size, Access::Read);
         }
         self.count_shared(lanes, &positions, size, contiguous);
@@ -43,6 +44,9 @@ impl Cx<'_> {
         let Some((rank, positions, contiguous)) = self.shared_place(lanes, addresses, size) else {
             return self.each_shared(lanes, addresses, size, |cx, lane| cx.store_shared(1 << lane, addresses, size, data));
         };
+        if self.checked() {
+            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
+        }
         self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
@@ -63,7 +67,7 @@ impl Cx<'_> {
 
     /// The block whose memory all lanes mean, and where; `None` if they mean several or something is wrong.
     #[inline(always)]
-    fn shared_place(&self, lanes: Mask, addresses: &Lanes<u64>, size: u32) -> Option<(usize, Lanes<u32>, bool)> {
+    pub(super) fn shared_place(&self, lanes: Mask, addresses: &Lanes<u64>, size: u32) -> Option<(usize, Lanes<u32>, bool)> {
         let addresses = fill_inactive(lanes, addresses);
         let rank = match addresses[0] as u32 >> RANK_SHIFT {
             0 => self.rank,
@@ -90,7 +94,7 @@ impl Cx<'_> {
     }
 
     #[cold]
-    fn each_shared(&mut self, lanes: Mask, addresses: &Lanes<u64>, size: u32, mut access: impl FnMut(&mut Self, usize)) {
+    pub(super) fn each_shared(&mut self, lanes: Mask, addresses: &Lanes<u64>, size: u32, mut access: impl FnMut(&mut Self, usize)) {
         for lane in lanes_of(lanes) {
             if self.is_aligned(lane, addresses[lane], size) && self.shared_position(lane, addresses[lane], size).is_some() {
                 access(self, lane);
@@ -140,6 +144,13 @@ impl Cx<'_> {
 /// Passes over the banks for lanes that access one 128-byte row's worth together: the most distinct words that one bank has to
 /// give. Lanes that read the same word share it.
 pub(crate) fn passes(lanes: Mask, positions: &[u32], size: u32) -> u64 {
+    if size == 16 && lanes == crate::memory::bits::ones(8) {
+        // Eight times four banks, all of them different: the common case of `ldmatrix`.
+        let banks = positions.iter().take(8).fold(0u32, |seen, position| seen | 1 << (position / 16 % 8));
+        if banks == 0xff {
+            return 1;
+        }
+    }
     let mut words = [0u32; WARP * 2];
     let mut count = 0;
     let mut seen = [u32::MAX; BANKS];
