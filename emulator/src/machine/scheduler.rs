@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::{Barrier, Block, ClusterBarrier};
+use super::block::{Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
@@ -194,7 +194,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
             shared,
             in_flight: InFlight::default(),
-            barriers: std::array::from_fn(|_| Barrier::default()),
+            barriers: Vec::new(),
             cluster_barrier: ClusterBarrier::default(),
             lanes: alive.clone(),
             woken: vec![0; alive.len()],
