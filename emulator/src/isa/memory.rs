@@ -186,7 +186,7 @@ impl Element {
 }
 
 pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
-    let (mut target, mut class, mut lanes, mut ty, mut strong) = (Target::Generic, Class::Global, 1, None, false);
+    let (mut target, mut class, mut lanes, mut ty) = (Target::Generic, Class::Global, 1, None);
     for modifier in modifiers(i) {
         match modifier {
             "global" | "const" => target = Target::Global,
@@ -196,7 +196,9 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v2" => lanes = 2,
             "v4" => lanes = 4,
             "v8" => lanes = 8,
-            "volatile" | "relaxed" => strong = true,
+            "volatile" | "relaxed" => {}
+            "acquire" if i.opcode == "ld" => {}
+            "release" if i.opcode == "st" => {}
             "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
             other => ty = Some(Type::from_name(other).ok_or_else(|| cx.unsupported(i))?),
         }
@@ -272,5 +274,5 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         32 => sized!(8),
         _ => return Err(cx.unsupported(i)),
     }?;
-    Ok(decoded.with_own_taint().strong(strong))
+    Ok(decoded.with_own_taint())
 }

@@ -17,7 +17,8 @@ pub(crate) struct Block {
     pub shared: Shared,
     /// What asynchronous operations have yet to write and read there.
     pub in_flight: InFlight,
-    pub barriers: [Barrier; BARRIERS],
+    /// The numbered barriers, up to the highest that was used.
+    pub barriers: Vec<Barrier>,
     /// The cluster's barrier; that of rank 0 is the one in use.
     pub cluster_barrier: ClusterBarrier,
     /// Lanes of each warp that exist.

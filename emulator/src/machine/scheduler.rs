@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::{Barrier, Block, ClusterBarrier};
+use super::block::{Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
@@ -200,7 +200,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
             shared,
             in_flight: InFlight::default(),
-            barriers: std::array::from_fn(|_| Barrier::default()),
+            barriers: Vec::new(),
             cluster_barrier: ClusterBarrier::default(),
             lanes: alive.clone(),
             woken: vec![0; alive.len()],
@@ -252,12 +252,10 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
         let warp = &mut cluster.warps[index as usize];
         let now = epoch.wrapping_add(worker.effects - effects);
         let slice = random.as_mut().map_or(SLICE >> warp.cycle.hurry(now), |random| 1 + (random.next() % 192) as u32);
-        match run_warp(warp, &mut cluster.blocks, context, worker, slice) {
-            // What it did last may have woken others.
-            Turn::Done => {
-                wake(cluster);
-                continue;
-            }
+        let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
+        wake(cluster);
+        match turn {
+            Turn::Done => continue,
             Turn::Stopped => return Round::Done,
             Turn::Yielded | Turn::Expired => {
                 let warp = &mut cluster.warps[index as usize];
@@ -273,7 +271,6 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
             Turn::Blocked => {}
         }
         done = false;
-        wake(cluster);
     }
     if done {
         Round::Done

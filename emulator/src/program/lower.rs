@@ -10,6 +10,7 @@ use super::{
     Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, MAX_LOCAL, MAX_LOCAL_ALIGN, Meeting, Parameter, Program,
     RegisterName, Relocation, SharedVariable, Special, Variable,
 };
+use crate::check::races::Strength;
 use crate::isa;
 use crate::machine::execute::Execute;
 use crate::machine::registers::{Bank, Lane, Pred, Reg};
@@ -25,24 +26,17 @@ pub(crate) struct Decoded {
     pub class: Class,
     pub meeting: Option<Meeting>,
     pub own_taint: bool,
-    pub strong: bool,
 }
 
 impl Decoded {
     /// An operation whose results are undefined wherever one of its sources is.
     pub(crate) fn new(class: Class, op: impl Execute + 'static) -> Result<Self> {
-        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false, strong: false })
+        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false })
     }
 
     /// It says itself which of its results are undefined.
     pub(crate) fn with_own_taint(mut self) -> Self {
         self.own_taint = true;
-        self
-    }
-
-    /// Its memory accesses may race with each other.
-    pub(crate) fn strong(mut self, strong: bool) -> Self {
-        self.strong = strong;
         self
     }
 
@@ -603,7 +597,7 @@ impl<'m> Lowering<'m> {
             critical: sorted(&mut self.critical),
             own_taint: decoded.own_taint,
             meeting: decoded.meeting,
-            strong: decoded.strong,
+            strength: Strength::of(instruction),
             class: decoded.class,
             line: instruction.line,
             location: instruction.location,

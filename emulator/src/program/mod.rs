@@ -6,6 +6,7 @@ mod scope;
 
 use std::collections::BTreeMap;
 
+use crate::check::races::Strength;
 use crate::machine::execute::Execute;
 use crate::machine::registers::{Bank, Mask, Pred, Reg};
 use crate::ptx::ast;
@@ -240,8 +241,8 @@ pub(crate) struct Instruction {
     pub own_taint: bool,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
-    /// Its memory accesses are `.volatile`, `.relaxed` or stronger.
-    pub strong: bool,
+    /// How its memory accesses order others.
+    pub strength: Strength,
     pub class: Class,
     /// Line in the PTX.
     pub line: u32,
