@@ -8,13 +8,21 @@ mod address;
 mod arithmetic;
 mod atomic;
 mod barrier;
+mod bulk;
+pub(crate) mod bulk_group;
+mod bulk_move;
 pub(crate) mod call;
+mod cluster;
 mod compare;
 mod control;
+pub(crate) mod cp_async;
 mod lanes;
+pub(crate) mod mbarrier;
 mod memory;
 mod moves;
+mod prefetch;
 mod reduction;
+mod tensor_copy;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};
@@ -28,6 +36,10 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "setp" | "selp" => compare::decode,
         "ld" | "ldu" | "st" => memory::decode,
         "atom" | "red" => atomic::decode,
+        "mbarrier" => mbarrier::decode,
+        "cp" => cp_async::decode,
+        "mapa" | "getctarank" => cluster::decode,
+        "prefetch" | "prefetchu" | "applypriority" | "discard" | "createpolicy" => prefetch::decode,
         "bra" | "ret" | "exit" | "trap" => control::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,

@@ -105,8 +105,20 @@ fn minimum(a: f32, b: f32) -> f32 {
     match a.partial_cmp(&b) {
         Some(std::cmp::Ordering::Less) => a,
         Some(std::cmp::Ordering::Greater) => b,
-        Some(std::cmp::Ordering::Equal) => if a.is_sign_negative() { a } else { b },
-        None => if a.is_nan() { b } else { a },
+        Some(std::cmp::Ordering::Equal) => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
+        None => {
+            if a.is_nan() {
+                b
+            } else {
+                a
+            }
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! A block while it runs: its shared memory and its barriers.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use super::registers::{Mask, WARP};
+use super::transfer::Transfer;
+use crate::isa::mbarrier::Object;
 use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 
@@ -16,6 +20,10 @@ pub(crate) struct Block {
     pub shared: Shared,
     /// What asynchronous operations have yet to write and read there.
     pub in_flight: InFlight,
+    /// The `mbarrier` objects there, by their position.
+    pub mbarriers: BTreeMap<usize, Object>,
+    /// Asynchronous operations that the block's threads have asked for and that are not done.
+    pub transfers: VecDeque<Transfer>,
     pub barriers: [Barrier; BARRIERS],
     /// Lanes of each warp that have not exited.
     pub alive: Vec<Mask>,

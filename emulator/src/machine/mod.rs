@@ -6,5 +6,6 @@ pub(crate) mod launch;
 pub(crate) mod registers;
 pub(crate) mod scheduler;
 pub(crate) mod simd;
+pub(crate) mod transfer;
 pub(crate) mod warp;
 pub(crate) mod worker;

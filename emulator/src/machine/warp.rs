@@ -1,6 +1,8 @@
 //! A warp: its registers and the groups of lanes that are at one place of the program.
 
 use super::registers::{Base, Mask, Registers, WARP};
+use crate::isa::bulk_group::BulkGroups;
+use crate::isa::cp_async::Copies;
 use crate::memory::bits::Bits;
 
 /// Lanes of a warp that share a program counter and a call stack.
@@ -56,13 +58,27 @@ pub(crate) struct Warp {
     pub local_stride: usize,
     /// Defined bytes of `local`.
     pub local_defined: Bits,
+    /// What `cp.async` has yet to write.
+    pub copies: Copies,
+    /// What the threads' bulk groups hold.
+    pub bulk: BulkGroups,
 }
 
 impl Warp {
     /// A warp whose lanes are all in one group.
     pub(crate) fn new(index: usize, rank: usize, registers: Registers, group: Group) -> Self {
         let groups = vec![group];
-        Self { index, rank, registers, groups, local: Vec::new(), local_stride: 0, local_defined: Bits::default() }
+        Self {
+            index,
+            rank,
+            registers,
+            groups,
+            local: Vec::new(),
+            local_stride: 0,
+            local_defined: Bits::default(),
+            copies: Copies::default(),
+            bulk: BulkGroups::default(),
+        }
     }
 
     /// Makes each lane's local memory at least `stride` bytes; what is there stays.

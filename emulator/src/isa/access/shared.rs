@@ -67,7 +67,7 @@ impl Cx<'_> {
 
     /// The block whose memory all lanes mean, and where; `None` if they mean several or something is wrong.
     #[inline(always)]
-    fn shared_place(&self, lanes: Mask, addresses: &Lanes<u64>, size: u32) -> Option<(usize, Lanes<u32>, bool)> {
+    pub(crate) fn shared_place(&self, lanes: Mask, addresses: &Lanes<u64>, size: u32) -> Option<(usize, Lanes<u32>, bool)> {
         let addresses = fill_inactive(lanes, addresses);
         let rank = match addresses[0] as u32 >> RANK_SHIFT {
             0 => self.rank,
@@ -118,9 +118,16 @@ impl Cx<'_> {
         Some((rank, position?))
     }
 
-    /// Counts the passes over the banks that an access takes.
+    /// Counts the bytes of an access and the passes over the banks that it takes.
     #[inline(always)]
     pub(crate) fn count_shared(&mut self, lanes: Mask, positions: &Lanes<u32>, size: u32, contiguous: bool) {
+        self.worker.counters.tallies[self.pc as usize].bytes += u64::from(lanes.count_ones() * size);
+        self.count_wavefronts(lanes, positions, size, contiguous);
+    }
+
+    /// Counts the passes over the banks that an access takes.
+    #[inline(always)]
+    pub(crate) fn count_wavefronts(&mut self, lanes: Mask, positions: &Lanes<u32>, size: u32, contiguous: bool) {
         let per_pass = (BANKS as u32 * 4 / size.max(4)) as usize;
         let (mut wavefronts, mut ideal) = (0, 0);
         if contiguous && lanes == !0 && size >= 4 {
@@ -135,7 +142,6 @@ impl Cx<'_> {
             }
         }
         let tally = &mut self.worker.counters.tallies[self.pc as usize];
-        tally.bytes += u64::from(lanes.count_ones() * size);
         tally.wavefronts += wavefronts;
         tally.ideal_wavefronts += ideal;
     }
