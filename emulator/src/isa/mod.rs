@@ -12,7 +12,7 @@ mod bulk;
 pub(crate) mod bulk_group;
 mod bulk_move;
 pub(crate) mod call;
-mod cluster;
+mod distributed;
 mod compare;
 mod control;
 pub(crate) mod cp_async;
@@ -38,7 +38,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "atom" | "red" => atomic::decode,
         "mbarrier" => mbarrier::decode,
         "cp" => cp_async::decode,
-        "mapa" | "getctarank" => cluster::decode,
+        "mapa" | "getctarank" => distributed::decode,
         "prefetch" | "prefetchu" | "applypriority" | "discard" | "createpolicy" => prefetch::decode,
         "bra" | "ret" | "exit" | "trap" => control::decode,
         "call" => call::decode,
