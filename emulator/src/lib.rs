@@ -24,4 +24,5 @@ pub use count::Counters;
 pub use device::{Device, Module};
 pub use error::{Error, Result};
 pub use machine::launch::{Launch, Order, Report};
+pub use machine::trace::{Followed, Trace};
 pub use program::{Kernel, Parameter, Program};

@@ -1,13 +1,23 @@
-//! What a launch executed and moved, by instruction.
+//! What a launch executed and moved: by instruction, by source line, by class, by buffer.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+mod bound;
+mod occupancy;
+mod touched;
 
-use crate::check::races::Access;
-use crate::isa::access::SECTOR;
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use serde::Serialize;
+
+use crate::check::Place;
+use crate::program::{Class, Program};
+
+pub use bound::{Bound, Ceilings, UnitTime, bound};
+pub use occupancy::{Limit, Occupancy, occupancy};
+pub(crate) use touched::Touched;
 
 /// Totals of one instruction over all warps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
     /// Times that a warp executed it.
     pub warps: u64,
@@ -23,83 +33,101 @@ pub struct Tally {
     pub wavefronts: u64,
     /// Passes that would have sufficed without bank conflicts.
     pub ideal_wavefronts: u64,
+    /// Floating-point or integer operations of the matrix units: two for each multiply-add.
+    pub flops: u64,
 }
 
-/// Counters of one launch: a [`Tally`] for each instruction of the program.
-#[derive(Debug, Clone, Default)]
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.warps += other.warps;
+        self.threads += other.threads;
+        self.divergences += other.divergences;
+        self.bytes += other.bytes;
+        self.sectors += other.sectors;
+        self.wavefronts += other.wavefronts;
+        self.ideal_wavefronts += other.ideal_wavefronts;
+        self.flops += other.flops;
+    }
+}
+
+/// What one buffer gave and took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// The buffer's name.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Distinct sectors read.
+    pub sectors_read: u64,
+    /// Distinct sectors written.
+    pub sectors_written: u64,
+}
+
+/// One instruction that was executed, and its counts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Line {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub class: Class,
+    /// Its counts.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// Counters of one launch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Counters {
-    /// By program counter.
-    pub(crate) tallies: Vec<Tally>,
+    /// Every instruction that was executed, in the order of the program.
+    pub instructions: Vec<Line>,
+    /// Sums by class of instruction.
+    pub classes: BTreeMap<Class, Tally>,
+    /// Buffers that were touched.
+    pub buffers: Vec<Traffic>,
 }
 
 impl Counters {
-    pub(crate) fn new(instructions: usize) -> Self {
-        Self { tallies: vec![Tally::default(); instructions] }
+    /// Names what was counted by program counter and by allocation.
+    pub(crate) fn new(program: &Program, tallies: &[Tally], buffers: Vec<Traffic>, place: impl Fn(u32) -> Place) -> Self {
+        let mut counters = Self { buffers, ..Self::default() };
+        for (pc, tally) in tallies.iter().enumerate().filter(|(_, tally)| tally.warps > 0) {
+            let class = program.instructions[pc].class;
+            *counters.classes.entry(class).or_default() += *tally;
+            counters.instructions.push(Line { place: place(pc as u32), class, tally: *tally });
+        }
+        counters
     }
 
-    /// Adds another worker's counts.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (total, part) in self.tallies.iter_mut().zip(&other.tallies) {
-            total.warps += part.warps;
-            total.threads += part.threads;
-            total.divergences += part.divergences;
-            total.bytes += part.bytes;
-            total.sectors += part.sectors;
-            total.wavefronts += part.wavefronts;
-            total.ideal_wavefronts += part.ideal_wavefronts;
+    /// Sum over all instructions.
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        for line in &self.instructions {
+            total += line.tally;
         }
+        total
+    }
+
+    /// Sums by line of the source; instructions that no line is known of stand under line 0.
+    pub fn by_source(&self) -> BTreeMap<(String, u32), Tally> {
+        let mut lines: BTreeMap<(String, u32), Tally> = BTreeMap::new();
+        for line in &self.instructions {
+            *lines.entry(line.place.source.clone().unwrap_or_default()).or_default() += line.tally;
+        }
+        lines
     }
 
     /// Thread instructions executed in all.
     pub fn thread_instructions(&self) -> u64 {
-        self.tallies.iter().map(|tally| tally.threads).sum()
+        self.total().threads
     }
 
     /// Warp instructions executed in all.
     pub fn warp_instructions(&self) -> u64 {
-        self.tallies.iter().map(|tally| tally.warps).sum()
-    }
-}
-
-/// Which sectors of an allocation a launch has read and written.
-pub(crate) struct Touched {
-    sectors: usize,
-    read: OnceLock<Box<[AtomicU64]>>,
-    written: OnceLock<Box<[AtomicU64]>>,
-}
-
-impl Touched {
-    /// None of an allocation of so many bytes.
-    pub(crate) fn new(bytes: u64) -> Self {
-        Self { sectors: bytes.div_ceil(SECTOR) as usize, read: OnceLock::new(), written: OnceLock::new() }
+        self.total().warps
     }
 
-    /// Notes an access to a sector.
-    #[inline(always)]
-    pub(crate) fn mark(&self, sector: u64, access: Access) {
-        if access != Access::Write {
-            self.set(&self.read, sector);
-        }
-        if access != Access::Read {
-            self.set(&self.written, sector);
-        }
-    }
-
-    #[inline(always)]
-    fn set(&self, bits: &OnceLock<Box<[AtomicU64]>>, sector: u64) {
-        let words = bits.get_or_init(|| (0..self.sectors.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
-        let (word, bit) = (&words[sector as usize / 64], 1 << (sector % 64));
-        // Most sectors are touched more than once; only the first time pays for the shared write.
-        if word.load(Relaxed) & bit == 0 {
-            word.fetch_or(bit, Relaxed);
-        }
-    }
-
-    /// Distinct sectors read and written.
-    pub(crate) fn distinct(&self) -> (u64, u64) {
-        let count = |bits: &OnceLock<Box<[AtomicU64]>>| {
-            bits.get().map_or(0, |words| words.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum())
-        };
-        (count(&self.read), count(&self.written))
+    /// Distinct sectors read and written, over all buffers.
+    pub fn distinct_sectors(&self) -> (u64, u64) {
+        self.buffers.iter().fold((0, 0), |(read, written), buffer| (read + buffer.sectors_read, written + buffer.sectors_written))
     }
 }

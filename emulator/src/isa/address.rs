@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::machine::execute::Cx;
-use crate::machine::registers::{Bank, Lanes, Reg, WARP};
+use crate::machine::registers::{Bank, Lanes, Reg, WARP, each_lane};
 use crate::program::{Address, Lowering, Symbol};
 use crate::ptx::ast::{Operand, Space};
 
@@ -66,13 +66,24 @@ impl AddressOperand {
         }
     }
 
+    /// The address, if it is the same always.
+    pub(crate) fn fixed(&self) -> Option<u64> {
+        matches!(self.base, Base::None).then_some(self.offset as u64)
+    }
+
     /// Each lane's address.
     #[inline(always)]
     pub(crate) fn addresses(&self, cx: &Cx) -> Lanes<u64> {
         let offset = self.offset as u64;
         match self.base {
-            Base::Wide(register) => cx.get(register).map(|base| base.wrapping_add(offset)),
-            Base::Narrow(register) => cx.get(register).map(|base| u64::from(base.wrapping_add(offset as u32))),
+            Base::Wide(register) => {
+                let base = cx.get(register);
+                each_lane(|lane| base[lane].wrapping_add(offset))
+            }
+            Base::Narrow(register) => {
+                let base = cx.get(register);
+                each_lane(|lane| u64::from(base[lane].wrapping_add(offset as u32)))
+            }
             Base::None => [offset; WARP],
         }
     }

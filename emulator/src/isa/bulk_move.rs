@@ -170,7 +170,7 @@ impl Move {
             }
             at += count as u32;
         }
-        cx.worker.counters.tallies[cx.pc as usize].bytes += u64::from(run.length);
+        cx.worker.tallies[cx.pc as usize].bytes += u64::from(run.length);
     }
 
     fn write_global(&self, cx: &mut Cx, lane: usize, allocation: usize, offset: u64, bytes: &[u8], defined: u32) {
@@ -245,7 +245,7 @@ impl Accesses {
         for sector in offset / SECTOR..=(offset + u64::from(size) - 1) / SECTOR {
             if sector != self.last_sector || allocation != self.allocation {
                 cx.launch.touched[allocation].mark(sector, access);
-                cx.worker.counters.tallies[cx.pc as usize].sectors += 1;
+                cx.worker.tallies[cx.pc as usize].sectors += 1;
             }
             self.last_sector = sector;
         }

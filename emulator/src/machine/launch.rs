@@ -1,10 +1,14 @@
 //! A launch: what the host asks for, what every warp of it shares, and what comes back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
-use super::registers::WARP;
-use crate::check::{Finding, Place};
-use crate::count::{Counters, Touched};
+use super::block::Block;
+use super::progress::Progress;
+use super::registers::{Lanes, WARP};
+use super::trace::Trace;
+use crate::check::races::Shadows;
+use crate::check::{Finding, Kind, Place};
+use crate::count::{Counters, Touched, Traffic};
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
 use crate::program::{Kernel, Program};
@@ -39,6 +43,8 @@ pub struct Launch {
     pub checked: bool,
     /// Stop with an error after this many warp instructions.
     pub max_instructions: u64,
+    /// A thread or warp to follow.
+    pub trace: Option<Trace>,
     /// Cores to use; `None`: all of rayon's pool.
     pub workers: Option<usize>,
 }
@@ -55,6 +61,7 @@ impl Launch {
             order: Order::Natural,
             checked: true,
             max_instructions: 1 << 40,
+            trace: None,
             workers: None,
         }
     }
@@ -76,7 +83,7 @@ impl Launch {
 }
 
 fn product(extent: [u32; 3]) -> u64 {
-    extent.iter().map(|&n| u64::from(n)).product()
+    extent.iter().fold(1, |product, &n| u64::saturating_mul(product, u64::from(n)))
 }
 
 /// What a launch did.
@@ -86,6 +93,10 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was executed and moved.
     pub counters: Counters,
+    /// What `printf` wrote, one entry per call: block by block in the order of their indices, within a block in the order of time.
+    pub printed: Vec<String>,
+    /// What the followed thread or warp executed, line by line.
+    pub trace: Vec<String>,
 }
 
 /// What every warp of a launch shares.
@@ -97,28 +108,62 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// What blocks accessed.
+    pub races: &'a Shadows,
+    /// `threadIdx` of each warp's lanes, axis by axis.
+    pub threads: Vec<[Lanes<u32>; 3]>,
     /// For each allocation the sectors that were read and written.
     pub touched: Vec<Touched>,
     /// Addresses in shared memory.
     pub shared: Layout,
-    /// Warp instructions executed so far, counted in slices.
-    pub executed: AtomicU64,
     /// The next cluster to start, in the launch's order.
     pub next_cluster: AtomicUsize,
-    /// Stores, arrivals and exits so far: whether anything still moves.
-    pub effects: AtomicU64,
-    /// Workers whose clusters all wait for something that others must do.
-    pub stalled: AtomicUsize,
-    /// The limit of instructions was reached: everyone stops.
-    pub exhausted: AtomicBool,
+    pub progress: Progress,
 }
 
 impl Context<'_> {
     /// `threadIdx` of a lane.
     pub(crate) fn thread(&self, warp: usize, lane: usize) -> [u32; 3] {
-        let linear = (warp * WARP + lane) as u32;
-        let [x, y, _] = self.launch.block;
-        [linear % x, linear / x % y, linear / x / y]
+        self.threads[warp].map(|axis| axis[lane])
+    }
+
+    /// What each buffer gave and took, of those that were touched.
+    pub(crate) fn traffic(&self) -> Vec<Traffic> {
+        let mut traffic = Vec::new();
+        for (index, touched) in self.touched.iter().enumerate() {
+            let (sectors_read, sectors_written) = touched.distinct();
+            if sectors_read + sectors_written > 0 {
+                let allocation = self.memory.get(index);
+                traffic.push(Traffic { name: allocation.name.clone(), bytes: allocation.bytes, sectors_read, sectors_written });
+            }
+        }
+        traffic
+    }
+
+    /// A mistake of a lane, at no address.
+    pub(crate) fn finding(&self, kind: Kind, message: String, pc: u32, block: &Block, warp: usize, lane: usize) -> Finding {
+        Finding {
+            kind,
+            message,
+            kernel: self.kernel.name.clone(),
+            place: Some(self.place(pc)),
+            block: block.coordinates,
+            thread: self.thread(warp, lane),
+            address: None,
+            buffer: None,
+            count: 1,
+        }
+    }
+
+    /// First instruction of the kernel.
+    pub(crate) fn entry(&self) -> u32 {
+        self.program.functions[self.kernel.function].entry
+    }
+
+    /// `blockIdx` of a block by its number in the grid.
+    pub(crate) fn coordinates(&self, block: u32) -> [u32; 3] {
+        let [x, y, _] = self.launch.grid;
+        [block % x, block / x % y, block / x / y]
     }
 
     /// Where an instruction stands.
@@ -127,6 +172,16 @@ impl Context<'_> {
         let source = instruction.location.and_then(|at| Some((self.program.file(at)?.to_string(), at.line)));
         Place { ptx_line: instruction.line, instruction: instruction.text.to_string(), source }
     }
+}
+
+/// `threadIdx` of every lane of a block's warps, axis by axis.
+pub(crate) fn threads_of([x, y, z]: [u32; 3]) -> Vec<[Lanes<u32>; 3]> {
+    let warps = (x * y * z).div_ceil(WARP as u32);
+    let thread = |warp: u32, lane: usize| warp * WARP as u32 + lane as u32;
+    let of = |warp: u32, f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| f(thread(warp, lane)));
+    (0..warps)
+        .map(|warp| [of(warp, &|thread| thread % x), of(warp, &|thread| thread / x % y), of(warp, &|thread| thread / x / y)])
+        .collect()
 }
 
 /// Refuses what no device could launch.

@@ -17,7 +17,10 @@ pub(crate) const MAX_BYTES: u64 = 227 * 1024;
 /// Bits of a shared address that are the offset; above them stands the rank in the cluster plus one, or 0 for one's own block.
 pub(crate) const RANK_SHIFT: u32 = 24;
 
-const OFFSET_MASK: u32 = (1 << RANK_SHIFT) - 1;
+/// Addresses of one block.
+pub(crate) const ADDRESSES: u32 = 1 << RANK_SHIFT;
+
+const OFFSET_MASK: u32 = ADDRESSES - 1;
 
 /// The bytes, which of them exist, and which were written.
 #[derive(Debug, Default)]

@@ -117,6 +117,17 @@ pub(crate) struct Function {
     pub parameters: Vec<(u32, u32)>,
     /// The same of the returned values.
     pub returns: Vec<(u32, u32)>,
+    /// By definedness id; slots for immediates have no name.
+    pub registers: Vec<RegisterName>,
+}
+
+/// A register as the program calls it.
+#[derive(Debug, Clone)]
+pub(crate) struct RegisterName {
+    pub name: String,
+    pub ty: ast::Type,
+    pub bank: Bank,
+    pub index: u32,
 }
 
 /// Registers per bank.
@@ -147,6 +158,18 @@ pub(crate) struct Frame {
     /// Bytes of local memory.
     pub local_bytes: u32,
 }
+
+/// Where the local memory of a called function begins, if its caller's begins at `local` and has `bytes` bytes. A frame takes some
+/// room in any case, so that endless recursion comes to an end.
+pub(crate) fn next_frame(local: u32, bytes: u32) -> u32 {
+    (local + bytes + 1).next_multiple_of(MAX_LOCAL_ALIGN)
+}
+
+/// What a variable in local memory can be aligned to at most.
+pub(crate) const MAX_LOCAL_ALIGN: u32 = 128;
+
+/// Bytes of local memory that a thread can have: CUDA's limit.
+pub(crate) const MAX_LOCAL: u32 = 512 * 1024;
 
 /// A register slot that always holds `bits`.
 #[derive(Debug, Clone, Copy)]
@@ -217,6 +240,8 @@ pub(crate) struct Instruction {
     pub own_taint: bool,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
+    /// Its memory accesses are `.volatile`, `.relaxed` or stronger.
+    pub strong: bool,
     pub class: Class,
     /// Line in the PTX.
     pub line: u32,
@@ -230,6 +255,8 @@ pub(crate) struct Instruction {
 pub(crate) enum Meeting {
     /// All lanes that have not exited (`.aligned`).
     Warp,
+    /// The same, at a barrier, which itself tells of those that have exited.
+    Barrier,
     /// Those in a membermask: a 32-bit register.
     Members(Reg<u32>),
 }

@@ -28,9 +28,9 @@ enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragment {
     role: Role,
-    rows: usize,
-    columns: usize,
-    per_register: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) per_register: usize,
 }
 
 /// Where one element of a matrix lives.
@@ -58,6 +58,11 @@ impl Fragment {
     /// C or D of `m` × `n` elements (multiples of 8), 1 per register or 2 (f16).
     pub const fn accumulator(m: usize, n: usize, per_register: usize) -> Self {
         Self { role: Role::Accumulator, rows: m, columns: n, per_register }
+    }
+
+    /// Rows and columns of the matrix.
+    pub const fn shape(self) -> (usize, usize) {
+        (self.rows, self.columns)
     }
 
     /// Registers that each lane gives to the matrix.

@@ -4,7 +4,7 @@ use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, lanes_of};
-use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::device::Allocation;
 
 /// Bytes of a sector, the unit in which global memory is moved.
@@ -28,9 +28,17 @@ impl<'a> Cx<'a> {
         let Place { index, allocation, offsets, contiguous } = place;
         let step = size.min(4);
         for (word, out) in data.words.iter_mut().enumerate().take((size as usize).div_ceil(4)) {
-            for lane in 0..WARP {
-                let value = allocation.load(offsets[lane] + word as u64 * 4, step) as u32;
-                out[lane] = if lanes >> lane & 1 == 1 { value } else { out[lane] };
+            let at = word as u64 * 4;
+            if contiguous && lanes == !0 && size == 4 {
+                allocation.load_warp(offsets[0], out);
+            } else if lanes == !0 && step == 4 {
+                for lane in 0..WARP {
+                    out[lane] = allocation.load(offsets[lane] + at, 4) as u32;
+                }
+            } else {
+                for lane in lanes_of(lanes) {
+                    out[lane] = allocation.load(offsets[lane] + at, step) as u32;
+                }
             }
         }
         self.count_global(index, lanes, &offsets, size, contiguous, Access::Read);
@@ -59,10 +67,20 @@ impl<'a> Cx<'a> {
             return self
                 .report_at(Kind::ReadOnly, lane, Some(addresses[lane]), buffer, || "constant memory cannot be written".into());
         }
+        self.note_global_store(index, &offsets, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let step = size.min(4);
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
-            for lane in lanes_of(lanes) {
-                allocation.store(offsets[lane] + word as u64 * 4, step, u64::from(values[lane]));
+            let at = word as u64 * 4;
+            if contiguous && lanes == !0 && size == 4 {
+                allocation.store_warp(offsets[0], values);
+            } else if lanes == !0 && step == 4 {
+                for lane in 0..WARP {
+                    allocation.store(offsets[lane] + at, 4, u64::from(values[lane]));
+                }
+            } else {
+                for lane in lanes_of(lanes) {
+                    allocation.store(offsets[lane] + at, step, u64::from(values[lane]));
+                }
             }
         }
         self.count_global(index, lanes, &offsets, size, contiguous, Access::Write);
@@ -73,9 +91,6 @@ impl<'a> Cx<'a> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 allocation.set_defined(offsets[lane], size, !undefined);
             }
-        }
-        if self.checked() {
-            self.note_global(index, &offsets, lanes, size, Access::Write);
         }
     }
 
@@ -92,7 +107,7 @@ impl<'a> Cx<'a> {
         }
         let allocation = memory.get(index);
         let (start, last) = (allocation.address, allocation.bytes - size);
-        let offsets = addresses.map(|address| address.wrapping_sub(start));
+        let offsets = each_lane(|lane| addresses[lane].wrapping_sub(start));
         let mut bad = false;
         for &offset in &offsets {
             bad |= offset > last || offset & (size - 1) != 0;
@@ -152,15 +167,13 @@ impl<'a> Cx<'a> {
         access: Access,
     ) {
         let lanes_active = u64::from(lanes.count_ones());
-        let tally = &mut self.worker.counters.tallies[self.pc as usize];
+        let tally = &mut self.worker.tallies[self.pc as usize];
         tally.bytes += lanes_active * u64::from(size);
         let touched = &self.launch.touched[index];
         if contiguous && lanes == !0 {
             let (first, last) = (offsets[0] / SECTOR, (offsets[WARP - 1] + u64::from(size) - 1) / SECTOR);
             tally.sectors += last - first + 1;
-            for sector in first..=last {
-                touched.mark(sector, access);
-            }
+            touched.mark_run(first, last, access);
             return;
         }
         let mut sectors = [u64::MAX; WARP];

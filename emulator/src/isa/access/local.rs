@@ -30,7 +30,7 @@ impl Cx<'_> {
     }
 
     fn count_local(&mut self, lanes: Mask, size: u32) {
-        self.worker.counters.tallies[self.pc as usize].bytes += u64::from(lanes.count_ones() * size);
+        self.worker.tallies[self.pc as usize].bytes += u64::from(lanes.count_ones() * size);
     }
 
     /// Where a lane's local address lies among the warp's local bytes; a finding if nowhere.

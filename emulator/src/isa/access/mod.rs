@@ -3,12 +3,14 @@
 mod global;
 pub(crate) use global::SECTOR;
 mod local;
+mod rows;
+pub(crate) use rows::Rows;
 mod shared;
 
 use super::address::Target;
 use crate::check::Kind;
 use crate::machine::execute::{Cx, lanes_of};
-use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::bits::ones;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 
@@ -168,7 +170,7 @@ fn by_window(lanes: Mask, addresses: &Lanes<u64>) -> (Target, Mask, Lanes<u64>) 
     for lane in lanes_of(lanes) {
         same |= u32::from(window_of(addresses[lane]).0 == target) << lane;
     }
-    (target, same, addresses.map(|address| address.wrapping_sub(window)))
+    (target, same, each_lane(|lane| addresses[lane].wrapping_sub(window)))
 }
 
 /// Up to four bytes as the low bits of a word.
@@ -186,7 +188,7 @@ fn fill_inactive(lanes: Mask, addresses: &Lanes<u64>) -> Lanes<u64> {
         return *addresses;
     }
     let first = addresses[lanes.trailing_zeros() as usize];
-    std::array::from_fn(|lane| if lanes >> lane & 1 == 1 { addresses[lane] } else { first })
+    each_lane(|lane| if lanes >> lane & 1 == 1 { addresses[lane] } else { first })
 }
 
 /// Whether each lane's bytes follow those of the lane before it.

@@ -4,7 +4,7 @@ use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, lanes_of};
-use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::shared::{RANK_SHIFT, SHARED_START};
 
 /// Banks of shared memory, each 4 bytes wide.
@@ -44,6 +44,10 @@ impl Cx<'_> {
         let Some((rank, positions, contiguous)) = self.shared_place(lanes, addresses, size) else {
             return self.each_shared(lanes, addresses, size, |cx, lane| cx.store_shared(1 << lane, addresses, size, data));
         };
+        if self.checked() {
+            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
+        }
+        self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
             for lane in lanes_of(lanes) {
@@ -57,10 +61,6 @@ impl Cx<'_> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 shared.defined.put(positions[lane] as usize, size, !undefined);
             }
-        }
-        if self.checked() {
-            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
-            self.note_shared(rank, &positions, lanes, size, Access::Write);
         }
         self.count_shared(lanes, &positions, size, contiguous);
     }
@@ -76,7 +76,7 @@ impl Cx<'_> {
         let shared = &self.blocks.get(rank)?.shared;
         let start = addresses[0] >> RANK_SHIFT << RANK_SHIFT | u64::from(SHARED_START);
         let last = (shared.bytes.len() as u64).checked_sub(u64::from(size))?;
-        let positions = addresses.map(|address| address.wrapping_sub(start));
+        let positions = each_lane(|lane| addresses[lane].wrapping_sub(start));
         let mut bad = false;
         for &position in &positions {
             bad |= position > last || position & u64::from(size - 1) != 0;
@@ -90,11 +90,11 @@ impl Cx<'_> {
         } else {
             lanes_of(lanes).all(|lane| shared.valid.get(positions[lane] as usize, size) == crate::memory::bits::ones(size))
         };
-        valid.then(|| (rank, positions.map(|position| position as u32), contiguous))
+        valid.then(|| (rank, each_lane(|lane| positions[lane] as u32), contiguous))
     }
 
     #[cold]
-    fn each_shared(&mut self, lanes: Mask, addresses: &Lanes<u64>, size: u32, mut access: impl FnMut(&mut Self, usize)) {
+    pub(super) fn each_shared(&mut self, lanes: Mask, addresses: &Lanes<u64>, size: u32, mut access: impl FnMut(&mut Self, usize)) {
         for lane in lanes_of(lanes) {
             if self.is_aligned(lane, addresses[lane], size) && self.shared_position(lane, addresses[lane], size).is_some() {
                 access(self, lane);
@@ -121,7 +121,7 @@ impl Cx<'_> {
     /// Counts the bytes of an access and the passes over the banks that it takes.
     #[inline(always)]
     pub(crate) fn count_shared(&mut self, lanes: Mask, positions: &Lanes<u32>, size: u32, contiguous: bool) {
-        self.worker.counters.tallies[self.pc as usize].bytes += u64::from(lanes.count_ones() * size);
+        self.worker.tallies[self.pc as usize].bytes += u64::from(lanes.count_ones() * size);
         self.count_wavefronts(lanes, positions, size, contiguous);
     }
 
@@ -141,7 +141,7 @@ impl Cx<'_> {
                 }
             }
         }
-        let tally = &mut self.worker.counters.tallies[self.pc as usize];
+        let tally = &mut self.worker.tallies[self.pc as usize];
         tally.wavefronts += wavefronts;
         tally.ideal_wavefronts += ideal;
     }
@@ -150,6 +150,13 @@ impl Cx<'_> {
 /// Passes over the banks for lanes that access one 128-byte row's worth together: the most distinct words that one bank has to
 /// give. Lanes that read the same word share it.
 pub(crate) fn passes(lanes: Mask, positions: &[u32], size: u32) -> u64 {
+    if size == 16 && lanes == crate::memory::bits::ones(8) {
+        // Eight times four banks, all of them different: the common case of `ldmatrix`.
+        let banks = positions.iter().take(8).fold(0u32, |seen, position| seen | 1 << (position / 16 % 8));
+        if banks == 0xff {
+            return 1;
+        }
+    }
     let mut words = [0u32; WARP * 2];
     let mut count = 0;
     let mut seen = [u32::MAX; BANKS];

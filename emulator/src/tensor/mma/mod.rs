@@ -239,69 +239,73 @@ impl Mma {
         multiply(self, a, &b.0, c, d);
     }
 
-    /// Which lanes of each register of D are undefined, given those of A, B and C (empty if nothing is added), one mask of lanes
-    /// per register: `D[i][j]` is undefined if anything in row i of A or column j of B or `C[i][j]` is.
+    /// Which lanes of each register of D are undefined: [`undefined`] of this product's fragments.
     pub fn undefined(&self, a: &[u32], b: &[u32], c: &[u32], d: &mut [u32]) {
-        let (fragment_c, fragment_d) = (self.c(), self.d());
-        let (c, d) = (&c[..c.len().min(fragment_c.registers())], &mut d[..fragment_d.registers()]);
-        let (a, b) = (&a[..self.a().registers()], &b[..self.b().registers()]);
-        d.fill(0);
-        if a.iter().chain(b).chain(c).all(|&mask| mask == 0) {
-            return;
+        undefined([self.a(), self.b(), self.c(), self.d()], a, b, c, d);
+    }
+}
+
+/// Which lanes of each register of D are undefined, given the fragments of A, B, C and D and the undefined lanes of A, B and C
+/// (empty if nothing is added), one mask of lanes per register: `D[i][j]` is undefined if anything in row i of A or column j of B
+/// or `C[i][j]` is.
+pub fn undefined(fragments: [Fragment; 4], a: &[u32], b: &[u32], c: &[u32], d: &mut [u32]) {
+    let [fragment_a, fragment_b, fragment_c, fragment_d] = fragments;
+    let (c, d) = (&c[..c.len().min(fragment_c.registers())], &mut d[..fragment_d.registers()]);
+    let (a, b) = (&a[..fragment_a.registers()], &b[..fragment_b.registers()]);
+    d.fill(0);
+    if a.iter().chain(b).chain(c).all(|&mask| mask == 0) {
+        return;
+    }
+    // Lanes 4g to 4g + 3 hold row (or column) g of each block of 8.
+    let lines = |masks: &[u32], blocks: usize| {
+        let mut undefined = [0u8; 32];
+        for (register, &mask) in masks.iter().enumerate() {
+            (0..8).filter(|g| mask >> (4 * g) & 15 != 0).for_each(|g| undefined[register % blocks] |= 1 << g);
         }
-        // Lanes 4g to 4g + 3 hold row (or column) g of each block of 8.
-        let lines = |masks: &[u32], blocks: usize| {
-            let mut undefined = [0u8; 32];
-            for (register, &mask) in masks.iter().enumerate() {
-                (0..8).filter(|g| mask >> (4 * g) & 15 != 0).for_each(|g| undefined[register % blocks] |= 1 << g);
-            }
-            undefined
-        };
-        let (rows, columns) = (lines(a, self.m / 8), lines(b, self.n / 8));
-        for (register, mask) in d.iter_mut().enumerate() {
-            for lane in 0..32 {
-                for part in 0..self.d.per_register() {
-                    let (row, column) = fragment_d.element(lane, register, part);
-                    let place = fragment_c.place(row, column);
-                    let added = c.get(place.register).is_some_and(|mask| mask >> place.lane & 1 != 0);
-                    let undefined = rows[row / 8] >> (row % 8) & 1 != 0 || columns[column / 8] >> (column % 8) & 1 != 0 || added;
-                    *mask |= u32::from(undefined) << lane;
-                }
+        undefined
+    };
+    let (rows, columns) = (lines(a, fragment_a.rows / 8), lines(b, fragment_b.columns / 8));
+    for (register, mask) in d.iter_mut().enumerate() {
+        for lane in 0..32 {
+            for part in 0..fragment_d.per_register {
+                let (row, column) = fragment_d.element(lane, register, part);
+                let place = fragment_c.place(row, column);
+                let added = c.get(place.register).is_some_and(|mask| mask >> place.lane & 1 != 0);
+                let undefined = rows[row / 8] >> (row % 8) & 1 != 0 || columns[column / 8] >> (column % 8) & 1 != 0 || added;
+                *mask |= u32::from(undefined) << lane;
             }
         }
     }
 }
 
-/// `mma.sync.aligned.m{8,16}n8k{4,8,16}.row.col.f64.f64.f64.f64` with the default rounding: fused multiply-adds in the order of k
-/// (ISA 9.7.14.5.14: as precise as `fma.f64`). A, B, C and D are 64-bit registers; where their elements are says
-/// [`Fragment`] with one element per register.
+/// The fragments of A, B, C and D of `mma.sync.aligned.m{8,16}n8k{4,8,16}.row.col.f64.f64.f64.f64`: one element per 64-bit
+/// register.
 ///
 /// # Errors
 /// For a shape that PTX does not have.
-///
-/// # Panics
-/// When a slice has fewer registers than its fragment.
-pub fn multiply_f64(
-    (m, n, k): (usize, usize, usize),
-    a: &[[f64; 32]],
-    b: &[[f64; 32]],
-    c: &[[f64; 32]],
-    d: &mut [[f64; 32]],
-) -> Result<(), String> {
+pub fn f64_fragments((m, n, k): (usize, usize, usize)) -> Result<[Fragment; 4], String> {
     if !matches!((m, n, k), (8, 8, 4) | (16, 8, 4 | 8 | 16)) {
         return Err(format!("mma has no shape m{m}n{n}k{k} for F64; it has m8n8k4, m16n8k4, m16n8k8, m16n8k16"));
     }
-    let (fragment_a, fragment_b, fragment_d) = (Fragment::a(m, k, 1), Fragment::b(k, n, 1), Fragment::accumulator(m, n, 1));
+    Ok([Fragment::a(m, k, 1), Fragment::b(k, n, 1), Fragment::accumulator(m, n, 1), Fragment::accumulator(m, n, 1)])
+}
+
+/// The product of the [`f64_fragments`] with the default rounding: fused multiply-adds in the order of k (ISA 9.7.14.5.14: as
+/// precise as `fma.f64`).
+///
+/// # Panics
+/// When a slice has fewer registers than its fragment.
+pub fn multiply_f64(fragments: [Fragment; 4], a: &[[f64; 32]], b: &[[f64; 32]], c: &[[f64; 32]], d: &mut [[f64; 32]]) {
+    let [fragment_a, fragment_b, _, fragment_d] = fragments;
     for register in 0..fragment_d.registers() {
         d[register] = std::array::from_fn(|lane| {
             let (row, column) = fragment_d.element(lane, register, 0);
-            (0..k).fold(c[register][lane], |sum, k| {
+            (0..fragment_a.columns).fold(c[register][lane], |sum, k| {
                 let (x, y) = (fragment_a.place(row, k), fragment_b.place(k, column));
                 a[x.register][x.lane].mul_add(b[y.register][y.lane], sum)
             })
         });
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -248,7 +248,7 @@ fn f64_products_equal_plain_loops() {
         };
         let (a, b, c) = (registers(fragments[0]), registers(fragments[1]), registers(fragment_d));
         let mut d = vec![[0.0; 32]; fragment_d.registers()];
-        multiply_f64((m, 8, k), &a, &b, &c, &mut d).unwrap();
+        multiply_f64(f64_fragments((m, 8, k)).unwrap(), &a, &b, &c, &mut d);
         let at = |registers: &[[f64; 32]], fragment: Fragment, row: usize, column: usize| {
             let place = fragment.place(row, column);
             registers[place.register][place.lane]
@@ -263,7 +263,7 @@ fn f64_products_equal_plain_loops() {
             }
         }
     }
-    assert!(multiply_f64((16, 8, 32), &[], &[], &[], &mut []).unwrap_err().contains("F64"));
+    assert!(f64_fragments((16, 8, 32)).unwrap_err().contains("F64"));
 }
 
 proptest! {
