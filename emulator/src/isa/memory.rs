@@ -73,6 +73,8 @@ struct Store<const W: usize> {
     elements: Box<[Element]>,
     size: u32,
     bytes: u32,
+    /// A fence comes before (`.release`), its scope beyond the cluster or not.
+    fences: Option<bool>,
 }
 
 impl<const W: usize> Execute for Load<W> {
@@ -90,6 +92,9 @@ impl<const W: usize> Execute for Load<W> {
 impl<const W: usize> Execute for Store<W> {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
+        if let Some(device) = self.fences {
+            cx.fence(device);
+        }
         let addresses = self.address.addresses(cx);
         let mut data = Words::<W>::zero();
         for element in &self.elements {
@@ -187,6 +192,8 @@ impl Element {
 
 pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let (mut target, mut class, mut lanes, mut ty, mut strong) = (Target::Generic, Class::Global, 1, None, false);
+    let (mut releases, mut device, mut operands) = (false, false, i.operands.as_slice());
+    let loading = i.opcode != "st";
     for modifier in modifiers(i) {
         match modifier {
             "global" | "const" => target = Target::Global,
@@ -197,18 +204,32 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v4" => lanes = 4,
             "v8" => lanes = 8,
             "volatile" | "relaxed" => strong = true,
-            "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "acquire" if loading => strong = true,
+            "release" if !loading => (strong, releases) = (true, true),
+            "gpu" | "sys" => device = true,
+            "nc" | "weak" | "cta" | "cluster" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "mmio" => return Err(cx.refused(i, "memory-mapped devices do not exist here")),
+            "L1::evict_normal" | "L1::evict_unchanged" | "L1::evict_first" | "L1::evict_last" | "L1::no_allocate"
+            | "L2::evict_normal" | "L2::evict_first" | "L2::evict_last" => {}
+            "L2::64B" | "L2::128B" | "L2::256B" if loading => {}
+            "L2::cache_hint" => {
+                let (policy, others) = operands.split_last().ok_or_else(|| cx.unsupported(i))?;
+                cx.source::<u64>(policy)?;
+                operands = others;
+            }
             other => ty = Some(Type::from_name(other).ok_or_else(|| cx.unsupported(i))?),
         }
     }
     let ty = ty.ok_or_else(|| cx.unsupported(i))?;
-    let [first, second] = cx.operands(i)?;
-    let loading = i.opcode != "st";
+    let [first, second] = operands else { return Err(cx.invalid(format!("`{i}` takes a register and an address"))) };
     let (register, address) = if loading { (first, second) } else { (second, first) };
     let (address, target) = AddressOperand::new(cx, address, target)?;
     let registers: &[Operand] = cx.components(register);
     if registers.len() != lanes {
         return Err(cx.unsupported(i));
+    }
+    if ty == Type::B128 {
+        return wide(i, cx, loading, (register, address, target), class, strong);
     }
     let size = ty.bytes();
     let mut elements = Vec::new();
@@ -256,12 +277,13 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     {
         return Decoded::new(class, LoadArgument { offset, elements, size, signed });
     }
+    let fences = releases.then_some(device);
     macro_rules! sized {
         ($words:literal) => {
             if loading {
                 Decoded::new(class, Load::<$words> { target, address, elements, size, signed, bytes })
             } else {
-                Decoded::new(class, Store::<$words> { target, address, elements, size, bytes })
+                Decoded::new(class, Store::<$words> { target, address, elements, size, bytes, fences })
             }
         };
     }
@@ -271,6 +293,32 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         16 => sized!(4),
         32 => sized!(8),
         _ => return Err(cx.unsupported(i)),
+    }?;
+    Ok(decoded.with_own_taint().strong(strong))
+}
+
+/// 128 bits from or to a register of two slots, the low half first.
+fn wide(
+    i: &Instruction,
+    cx: &mut Lowering,
+    loading: bool,
+    (register, address, target): (&Operand, AddressOperand, Target),
+    class: Class,
+    strong: bool,
+) -> Result<Decoded> {
+    let (ty, bank, index, id) = cx.any_register(register)?;
+    if ty != Type::B128 {
+        return Err(cx.unsupported(i));
+    }
+    let halves = [0, 1].map(|half| Element { bank, index: index + half, id: id + half, at: 8 * half });
+    for half in halves {
+        if loading { cx.note_write(half.id) } else { cx.note_read(half.id) }
+    }
+    let elements: Box<[Element]> = halves.into();
+    let decoded = if loading {
+        Decoded::new(class, Load::<4> { target, address, elements, size: 8, signed: false, bytes: 16 })
+    } else {
+        Decoded::new(class, Store::<4> { target, address, elements, size: 8, bytes: 16, fences: None })
     }?;
     Ok(decoded.with_own_taint().strong(strong))
 }
