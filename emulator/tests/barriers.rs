@@ -13,7 +13,7 @@ fn reductions_at_a_barrier_count_and_combine() {
         bar.red.and.pred %p1, 1, 96, %p0;
         barrier.red.or.pred %p2, 2, %p0;
         bar.red.popc.u32 %r4, 3, !%p0;
-        selp.u32 %r1, 1, 0, %p1; selp.u32 %r2, 1, 0, %p2;
+        mov.u32 %r1, 0; mov.u32 %r2, 0; @%p1 mov.u32 %r1, 1; @%p2 mov.u32 %r2, 1;
         mul.lo.s32 %r1, %r1, 1000; mul.lo.s32 %r2, %r2, 10000; mul.lo.s32 %r4, %r4, 100000;
         add.s32 %r0, %r0, %r1; add.s32 %r0, %r0, %r2; add.s32 %r0, %r0, %r4;
         st.global.u32 [%there], %r0;";
@@ -140,7 +140,7 @@ fn clusters_meet() {
         st.global.u32 [%there], %index;
         ARRIVE: barrier.cluster.arrive.release.aligned;
         barrier.cluster.wait.acquire.aligned;
-        add.s32 %r0, %index, 64; setp.ge.u32 %p0, %r0, 256; @%p0 sub.s32 %r0, %r0, 256;
+        add.s32 %r0, %index, 64; setp.ge.s32 %p0, %r0, 256; @%p0 sub.u32 %r0, %r0, 256;
         mul.wide.s32 %d0, %r0, 4; add.s64 %d0, %d0, %out;
         ld.global.u32 %r1, [%d0];
         st.global.u32 [%d0+4096], %r1;";

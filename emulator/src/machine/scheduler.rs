@@ -251,7 +251,9 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
     for index in order {
         let slice = random.as_mut().map_or(SLICE, |random| 1 + (random.next() % 192) as u32);
         let warp = &mut cluster.warps[index as usize];
-        match run_warp(warp, &mut cluster.blocks, context, worker, slice) {
+        let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
+        wake(cluster);
+        match turn {
             Turn::Done => continue,
             Turn::Stopped => return Round::Done,
             Turn::Yielded | Turn::Expired => {
@@ -268,7 +270,6 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
             Turn::Blocked => {}
         }
         done = false;
-        wake(cluster);
         if let Some(random) = &mut random
             && random.next() % 4 == 0
         {
