@@ -96,7 +96,8 @@ fn a_stage_that_is_still_read_may_not_be_loaded_again() {
         assert!(findings.is_empty(), "{order:?}\n{}", findings[0]);
         assert!((0..64).all(|tid| out[256 + tid as usize] == 2 * tid));
     }
-    let found = |order| Kernel::block(64, &body("")).run(order).0.iter().any(|f| matches!(f.kind, Kind::SharedRace | Kind::NotWaitedFor));
+    let found =
+        |order| Kernel::block(64, &body("")).run(order).0.iter().any(|f| matches!(f.kind, Kind::SharedRace | Kind::NotWaitedFor));
     assert!(orders().all(found));
 }
 

@@ -3,7 +3,7 @@
 mod kernel;
 
 use kernel::{Kernel, orders};
-use ptx_emulator::{Kind, Order};
+use ptx_emulator::Kind;
 
 const MEET: &str = "barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;";
 
@@ -114,11 +114,12 @@ fn shared_memory_of_a_block_that_has_ended_is_gone() {
             END: {last}"
         )
     };
-    let kernel = |body: &str| Kernel { body, grid: 2, block: 32, cluster: 2 }.run(Order::Natural).0;
-    assert!(kernel(&body(MEET)).is_empty());
-    assert!(kernel(&body("")).iter().any(|finding| finding.kind == Kind::UseAfterFree));
-    let kernel = |body: &str| Kernel { body, grid: 4, block: 64, cluster: 4 }.run(Order::Natural).0;
-    assert!(kernel(&send("")).iter().all(|finding| matches!(finding.kind, Kind::UseAfterFree | Kind::OperandInFlight)));
+    let (intact, faulty) = (body(MEET), body(""));
+    Kernel { body: &intact, grid: 2, block: 32, cluster: 2 }.is_clean();
+    let faulty = Kernel { body: &faulty, grid: 2, block: 32, cluster: 2 };
+    // Whether block 0 has ended by then depends on the order.
+    let found: Vec<_> = orders().flat_map(|order| faulty.run(order).0).collect();
+    assert!(!found.is_empty() && found.iter().all(|finding| finding.kind == Kind::UseAfterFree), "{found:?}");
 }
 
 #[test]
@@ -126,4 +127,40 @@ fn ranks_that_do_not_exist_are_found() {
     let body = "mapa.shared::cluster.u32 %r0, %mine, 2;";
     let kernel = Kernel { body, grid: 2, block: 32, cluster: 2 };
     kernel.is_found(Kind::InvalidOperation, &["mapa"]);
+}
+
+#[test]
+fn asynchronous_stores_are_counted_by_the_receiver() {
+    let body = |bytes: u32| {
+        format!(
+            "setp.ne.u32 %p0, %tid, 0;
+            st.shared.u32 [%mine+2048], 10;
+            @!%p0 mbarrier.init.shared.b64 [s+4096], 1;
+            @!%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], {bytes};
+            {MEET}
+            mov.u32 %r0, %cluster_ctarank; xor.b32 %r1, %r0, 1;
+            mapa.shared::cluster.u32 %r2, %mine, %r1;
+            mov.u32 %r3, s; mapa.shared::cluster.u32 %r4, %r3, %r1;
+            add.s32 %r5, %index, 3;
+            st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32 [%r2], %r5, [%r4+4096];
+            red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%r2+2048], %r5, [%r4+4096];
+            WAIT:
+            mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p1, [s+4096], 0;
+            @!%p1 bra WAIT;
+            ld.shared.u32 %r6, [%mine]; ld.shared.u32 %r7, [%mine+2048];
+            mad.lo.s32 %r6, %r6, 1000, %r7;
+            st.global.u32 [%there], %r6;
+            {MEET}"
+        )
+    };
+    let intact = body(512);
+    let kernel = Kernel { body: &intact, grid: 2, block: 64, cluster: 2 };
+    for order in orders() {
+        let (findings, out) = kernel.run(order);
+        assert!(findings.is_empty(), "{order:?}\n{}", findings[0]);
+        assert!((0..128u32).all(|index| out[index as usize] == ((index ^ 64) + 3) * 1001 + 10), "{:?}", &out[..4]);
+    }
+    // Who expects more waits for ever.
+    let waiting = body(516);
+    Kernel { body: &waiting, grid: 2, block: 64, cluster: 2 }.is_found(Kind::Deadlock, &["mbarrier.try_wait", "@!"]);
 }

@@ -64,13 +64,16 @@ fn a_pipeline_of_full_and_empty_barriers_loses_nothing() {
 
 #[test]
 fn a_missing_wait_for_the_empty_barrier_is_a_race() {
+    // The producer also runs ahead of the phases, so that it arrives too often or the consumer waits in vain.
     let body = pipeline().replace("@!%p1 bra WAIT0;", "");
-    Kernel::block(64, &body).is_found(Kind::SharedRace, &["st.shared", "ld.shared"]);
+    let races = |order| Kernel::block(64, &body).run(order).0.iter().any(|finding| finding.kind == Kind::SharedRace);
+    assert!(orders().all(races));
 }
 
 #[test]
 fn a_relaxed_arrival_orders_nothing() {
-    let body = pipeline().replace("mbarrier.arrive.shared::cta.b64 _, [s+4096]", "mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [s+4096]");
+    let body = pipeline()
+        .replace("mbarrier.arrive.shared::cta.b64 _, [s+4096]", "mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [s+4096]");
     Kernel::block(64, &body).is_found(Kind::SharedRace, &["st.shared", "ld.shared"]);
 }
 

@@ -114,14 +114,16 @@ impl Land for Move {
 impl Move {
     /// Shared memory must live as long as somebody copies from or to it.
     fn check_blocks(&self, cx: &mut Cx, lane: usize) {
-        let ended = |cx: &Cx, rank: usize| cx.blocks[rank].alive.iter().all(|&lanes| lanes == 0);
-        if self.source.is_some_and(|source| ended(cx, source.rank)) {
+        if self.source.is_some_and(|source| cx.blocks[source.rank].has_ended()) {
             cx.report(Kind::OperandInFlight, lane, || "the block ended before its shared memory was read".into());
         }
         for range in &self.destinations {
-            if ended(cx, range.rank) && range.rank == cx.rank {
+            if !cx.blocks[range.rank].has_ended() {
+                continue;
+            }
+            if range.rank == cx.rank {
                 cx.report(Kind::NotWaitedFor, lane, || "the block ended before the copy had written its shared memory".into());
-            } else if ended(cx, range.rank) {
+            } else {
                 let rank = range.rank;
                 cx.report(Kind::UseAfterFree, lane, || {
                     format!("writes to shared memory of block {rank} of the cluster, which has ended")

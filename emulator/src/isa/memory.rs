@@ -209,8 +209,14 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "gpu" | "sys" => device = true,
             "nc" | "weak" | "cta" | "cluster" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
             "mmio" => return Err(cx.refused(i, "memory-mapped devices do not exist here")),
-            "L1::evict_normal" | "L1::evict_unchanged" | "L1::evict_first" | "L1::evict_last" | "L1::no_allocate"
-            | "L2::evict_normal" | "L2::evict_first" | "L2::evict_last" => {}
+            "L1::evict_normal"
+            | "L1::evict_unchanged"
+            | "L1::evict_first"
+            | "L1::evict_last"
+            | "L1::no_allocate"
+            | "L2::evict_normal"
+            | "L2::evict_first"
+            | "L2::evict_last" => {}
             "L2::64B" | "L2::128B" | "L2::256B" if loading => {}
             "L2::cache_hint" => {
                 let (policy, others) = operands.split_last().ok_or_else(|| cx.unsupported(i))?;

@@ -34,6 +34,7 @@ mod moves;
 mod prefetch;
 mod print;
 mod reduction;
+mod store_async;
 mod tensor_copy;
 mod warp;
 
@@ -52,6 +53,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         | "bfi" | "bmsk" | "szext" | "fns" | "prmt" => bits::decode,
         "setp" | "set" | "selp" | "slct" => compare::decode,
         "cvt" => convert::decode,
+        "st" | "red" if instruction.modifiers.first().is_some_and(|first| first == "async") => store_async::decode,
         "ld" | "ldu" | "st" => memory::decode,
         "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => control::decode,
         "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => misc::decode,

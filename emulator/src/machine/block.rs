@@ -38,6 +38,13 @@ pub(crate) struct Block {
     pub races: BlockState,
 }
 
+impl Block {
+    /// Whether all its threads have exited.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.alive.iter().all(|&lanes| lanes == 0)
+    }
+}
+
 /// One numbered barrier: who has arrived in its current phase.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Barrier {

@@ -125,22 +125,26 @@ impl Cx<'_> {
         }
     }
 
-    /// Looks whether an access of the lanes in `lanes` to `size` bytes each comes between those of an asynchronous operation.
+    /// The lanes of `lanes` whose accesses to `size` bytes each come between those of an asynchronous operation, which is told.
     #[inline(always)]
-    pub(crate) fn check_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) {
-        if !self.blocks[rank].in_flight.is_empty() {
-            self.find_in_flight(rank, positions, lanes, size, access);
+    pub(crate) fn check_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) -> Mask {
+        if self.blocks[rank].in_flight.is_empty() {
+            return 0;
         }
+        self.find_in_flight(rank, positions, lanes, size, access)
     }
 
     #[inline(never)]
-    fn find_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) {
+    fn find_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) -> Mask {
+        let mut found = 0;
         for lane in lanes_of(lanes) {
             let (start, size) = (positions[lane] as usize, size as usize);
             if let Some(conflict) = self.blocks[rank].in_flight.conflict(start..start + size, access) {
                 self.report_in_flight(start, size, conflict, access, lane);
+                found |= 1 << lane;
             }
         }
+        found
     }
 
     #[cold]

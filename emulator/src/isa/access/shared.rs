@@ -3,6 +3,7 @@
 use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
+use crate::machine::block::Block;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::shared::{RANK_SHIFT, SHARED_START};
@@ -24,16 +25,15 @@ impl Cx<'_> {
             }
         }
         if self.checked() {
+            // What was told of is not told again where it is used.
+            let told = self.check_in_flight(rank, &positions, lanes, size, Access::Read);
+            let shared = &self.blocks[rank].shared;
             let whole = contiguous && lanes == !0 && shared.defined.all(positions[0] as usize, size as usize * WARP);
             if !whole {
-                for lane in lanes_of(lanes) {
-                    data.set_undefined(
-                        lane,
-                        undefined_of(self.blocks[rank].shared.defined.get(positions[lane] as usize, size), size),
-                    );
+                for lane in lanes_of(lanes & !told) {
+                    data.set_undefined(lane, undefined_of(shared.defined.get(positions[lane] as usize, size), size));
                 }
             }
-            self.check_in_flight(rank, &positions, lanes, size, Access::Read);
             self.note_shared(rank, &positions, lanes, size, Access::Read);
         }
         self.count_shared(lanes, &positions, size, contiguous);
@@ -73,6 +73,9 @@ impl Cx<'_> {
             0 => self.rank,
             other => other as usize - 1,
         };
+        if rank != self.rank && self.blocks.get(rank)?.has_ended() {
+            return None;
+        }
         let shared = &self.blocks.get(rank)?.shared;
         let start = addresses[0] >> RANK_SHIFT << RANK_SHIFT | u64::from(SHARED_START);
         let last = (shared.bytes.len() as u64).checked_sub(u64::from(size))?;
@@ -108,6 +111,13 @@ impl Cx<'_> {
             0 => self.rank,
             other => other as usize - 1,
         };
+        if rank != self.rank && self.blocks.get(rank).is_some_and(Block::has_ended) {
+            let buffer = self.launch.shared.nearest(address as u32);
+            self.report_at(Kind::UseAfterFree, lane, Some(address), buffer, || {
+                format!("shared memory of block {rank} of the cluster, which has ended")
+            });
+            return None;
+        }
         let position = self.blocks.get(rank).and_then(|block| block.shared.position(address as u32, size));
         if position.is_none() {
             let buffer = self.launch.shared.nearest(address as u32);
