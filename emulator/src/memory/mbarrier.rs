@@ -36,7 +36,7 @@ impl Mbarrier {
 
     /// The object's 8 bytes.
     pub(crate) fn image(&self) -> u64 {
-        let transactions = u64::from(self.transactions as u32 & (1 << 21) - 1);
+        let transactions = u64::from(self.transactions as u32 & 0x1f_ffff);
         (self.phase & 7) << 61 | transactions << 40 | u64::from(self.expected) << 20 | u64::from(self.pending)
     }
 
