@@ -10,6 +10,7 @@ const ROUND_TRIP: &str = "
     add.s32 %r0, %tid, 7; st.global.u32 [%there], %r0;
     setp.ne.u32 %p0, %tid, 0;
     @!%p0 mbarrier.init.shared.b64 [s+4096], 1;
+        fence.mbarrier_init.release.cluster;
     bar.sync 0;
     @%p0 bra LOADED;
     mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], 256;
@@ -66,6 +67,23 @@ fn what_is_not_waited_for_is_found() {
 }
 
 #[test]
+fn proxy_fences_that_are_missing_are_found() {
+    for (fence, instruction) in [
+        ("fence.mbarrier_init.release.cluster;", "cp.async.bulk.shared::cluster"),
+        ("fence.proxy.async.shared::cta;", "cp.async.bulk.global"),
+    ] {
+        assert!(ROUND_TRIP.contains(fence));
+        Kernel::block(64, &ROUND_TRIP.replace(fence, "")).is_found(Kind::MissingProxyFence, &[instruction]);
+        // An ordinary fence is none between the proxies.
+        Kernel::block(64, &ROUND_TRIP.replace(fence, "fence.acq_rel.cta;")).is_found(Kind::MissingProxyFence, &[instruction]);
+    }
+    // The thread that asks for the copy may execute it.
+    let fence = "fence.proxy.async.shared::cta;";
+    let body = ROUND_TRIP.replace(fence, "").replace("add.s64 %d1", &format!("{fence} add.s64 %d1"));
+    Kernel::block(64, &body).is_clean();
+}
+
+#[test]
 fn a_stage_that_is_still_read_may_not_be_loaded_again() {
     // Without the barrier before it, the second load may write what slower threads still read.
     let body = |barrier: &str| {
@@ -73,6 +91,7 @@ fn a_stage_that_is_still_read_may_not_be_loaded_again() {
             "st.global.u32 [%there], %tid;
             setp.ne.u32 %p0, %tid, 0;
             @!%p0 mbarrier.init.shared.b64 [s+4096], 1;
+        fence.mbarrier_init.release.cluster;
             mov.u32 %r0, 0; mov.u32 %r3, 0; mov.u32 %r5, s;
             bar.sync 0;
             ROUND:
@@ -136,7 +155,7 @@ fn reductions_combine_with_global_memory() {
 fn sizes_and_addresses_are_checked() {
     let body = |to: &str, from: &str, bytes: u32| {
         format!(
-            "mbarrier.init.shared.b64 [s+4096], 1; mov.u32 %r0, s;
+            "mbarrier.init.shared.b64 [s+4096], 1; fence.mbarrier_init.release.cluster; mov.u32 %r0, s;
             cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r0+{to}], [%out+{from}], {bytes}, [s+4096];
             mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], {bytes};"
         )

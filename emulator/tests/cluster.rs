@@ -13,6 +13,7 @@ fn send(last: &str) -> String {
         "setp.ne.u32 %p0, %tid, 0;
         mov.u32 %r0, %cluster_ctarank; add.s32 %r1, %r0, 1; and.b32 %r1, %r1, 3;
         @!%p0 mbarrier.init.shared.b64 [s+4096], 1;
+        fence.mbarrier_init.release.cluster;
         @!%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], 256;
         add.s32 %r2, %index, 5; st.shared.u32 [%mine], %r2;
         fence.proxy.async.shared::cta;
@@ -51,6 +52,7 @@ fn a_multicast_reaches_every_block_in_its_mask() {
         st.shared.u32 [%mine], 0;
         mad.lo.s32 %r1, %tid, 3, 1; st.global.u32 [%there+32768], %r1;
         @!%p0 mbarrier.init.shared.b64 [s+4096], 1;
+        fence.mbarrier_init.release.cluster;
         setp.eq.u32 %p2, %r0, 1;
         selp.u32 %r6, 0, 256, %p2;
         @!%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], %r6;
@@ -136,6 +138,7 @@ fn asynchronous_stores_are_counted_by_the_receiver() {
             "setp.ne.u32 %p0, %tid, 0;
             st.shared.u32 [%mine+2048], 10;
             @!%p0 mbarrier.init.shared.b64 [s+4096], 1;
+        fence.mbarrier_init.release.cluster;
             @!%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], {bytes};
             {MEET}
             mov.u32 %r0, %cluster_ctarank; xor.b32 %r1, %r0, 1;

@@ -41,6 +41,7 @@ mov.u32 %tid, %tid.x; setp.ne.u32 %p0, %tid, 0;
 mov.u32 %r0, s; mov.u32 %r1, bar;
 @%p0 bra JOIN;
 mbarrier.init.shared.b64 [%r1], 1;
+fence.mbarrier_init.release.cluster;
 {first}
 JOIN:
 bar.sync 0;

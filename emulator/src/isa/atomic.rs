@@ -164,6 +164,7 @@ impl Atomic {
                     if cx.checked() {
                         cx.check_in_flight(rank, &positions, lanes, bytes, Access::Atomic);
                         cx.note_shared(rank, &positions, lanes, bytes, Access::Atomic);
+                        cx.note_thread_writes(rank, &positions, lanes, bytes);
                     }
                 }
                 None => return,

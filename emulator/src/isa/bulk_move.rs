@@ -73,6 +73,7 @@ impl Move {
         cx.worker.effects += 1;
         if let Some(Range { rank, position, bytes }) = self.source {
             cx.begin_in_flight(rank, position, bytes, Use::Reads, lane);
+            cx.check_proxy(rank, position, bytes, lane);
         }
         for &Range { rank, position, bytes } in &self.destinations {
             cx.begin_in_flight(rank, position, bytes, Use::Writes, lane);
@@ -93,6 +94,7 @@ impl Land for Move {
         for &Range { rank, position, bytes } in &self.destinations {
             cx.end_in_flight(rank, position, bytes, Use::Writes);
             cx.note_copy(issued, rank, position as u32, bytes as u32, true, &mut done);
+            cx.note_copy_writes(rank, position, bytes);
         }
         let mut accesses = Accesses::default();
         for run in &self.runs {
@@ -327,6 +329,7 @@ impl Cx<'_> {
             return None;
         }
         let valid = self.mbarrier(rank, position, lane).is_some();
+        self.check_proxy(rank, position, 8, lane);
         valid.then_some(position)
     }
 

@@ -175,6 +175,7 @@ impl Cx<'_> {
                 for lane in lanes_of(due) {
                     self.end_in_flight(rank, copy.positions[lane] as usize, copy.size as usize, Use::Writes);
                 }
+                self.note_thread_writes(rank, &copy.positions, due, copy.size);
                 if note {
                     self.note_shared(rank, &copy.positions, due, copy.size, Access::Write);
                 }

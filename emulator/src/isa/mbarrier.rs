@@ -76,13 +76,16 @@ impl Execute for Update {
                     }
                 }
                 _ => {
-                    if self.releases && cx.mbarrier(rank, position, first).is_some() {
-                        cx.leave_at_mbarrier(rank, position, same);
-                    }
+                    // Lanes that have arrived in the current phase.
+                    let mut arrived: Mask = 0;
                     for lane in lanes_of(same) {
-                        if let Some(token) = self.count(cx, rank, position, lane) {
+                        arrived |= 1 << lane;
+                        if let Some(token) = self.count(cx, rank, position, lane, &mut arrived) {
                             tokens[lane] = token;
                         }
+                    }
+                    if self.releases {
+                        cx.leave_at_mbarrier(rank, position, arrived);
                     }
                 }
             }
@@ -110,11 +113,12 @@ impl Update {
             cx.block().mbarriers.insert(position, Object::new(barrier));
             cx.block().shared.defined.put(position, SIZE, !0);
             cx.store_image(cx.rank, position);
+            cx.note_thread_writes(cx.rank, &[position as u32; WARP], 1 << lane, SIZE);
         }
     }
 
-    /// What one lane does, and the state before it.
-    fn count(&self, cx: &mut Cx, rank: usize, position: usize, lane: usize) -> Option<u64> {
+    /// What one lane does, and the state before it. If it completes the phase, those who `came` in it leave what they know.
+    fn count(&self, cx: &mut Cx, rank: usize, position: usize, lane: usize, came: &mut Mask) -> Option<u64> {
         let value = |register: Reg<u32>| cx.get(register)[lane];
         let (bytes, count, drop, may_complete) = match self.action {
             Action::ExpectBytes(bytes) => (Some(value(bytes)), None, false, true),
@@ -136,6 +140,9 @@ impl Update {
             Some(count) => object.barrier.arrive(count, if drop { count } else { 0 }),
             None => Ok(false),
         };
+        if arrived == Ok(true) && self.releases {
+            cx.leave_at_mbarrier(rank, position, std::mem::take(came));
+        }
         cx.end_phase(rank, position, arrived == Ok(true));
         let forbidden = (arrived == Ok(true) && !may_complete).then(|| "arrives with .noComplete, but completes the phase".into());
         for problem in [expected.err(), arrived.err(), forbidden].into_iter().flatten() {
@@ -273,7 +280,10 @@ impl Cx<'_> {
     }
 
     /// Lanes leave what they know to those who wait for the current phase of an object.
-    pub(super) fn leave_at_mbarrier(&mut self, rank: usize, position: usize, lanes: Mask) {
+    fn leave_at_mbarrier(&mut self, rank: usize, position: usize, lanes: Mask) {
+        if lanes == 0 {
+            return;
+        }
         let Some(object) = self.blocks[rank].mbarriers.get_mut(&position) else { return };
         let mut release = std::mem::take(&mut object.leaving);
         self.release(lanes, &mut release);

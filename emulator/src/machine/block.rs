@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::registers::{Mask, WARP};
 use super::transfer::Transfer;
+use crate::check::proxy::Proxies;
 use crate::check::races::{BlockState, Release};
 use crate::isa::mbarrier::Object;
 use crate::memory::in_flight::InFlight;
@@ -23,6 +24,8 @@ pub(crate) struct Block {
     pub in_flight: InFlight,
     /// The `mbarrier` objects there, by their position.
     pub mbarriers: BTreeMap<usize, Object>,
+    /// Which writes by threads copies can see.
+    pub proxies: Proxies,
     /// Asynchronous operations that the block's threads have asked for and that are not done.
     pub transfers: VecDeque<Transfer>,
     pub barriers: [Barrier; BARRIERS],

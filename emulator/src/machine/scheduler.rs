@@ -13,6 +13,7 @@ use super::stuck::explain;
 use super::warp::{Group, State, Warp};
 use super::worker::{Turn, Worker, fill_frame};
 use crate::check::Findings;
+use crate::check::proxy::Proxies;
 use crate::check::races::BlockState;
 use crate::count::{Counters, Tally};
 use crate::memory::in_flight::InFlight;
@@ -199,6 +200,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             shared,
             in_flight: InFlight::default(),
             mbarriers: BTreeMap::new(),
+            proxies: Proxies::default(),
             transfers: VecDeque::new(),
             barriers: std::array::from_fn(|_| Barrier::default()),
             cluster_barrier: ClusterBarrier::default(),

@@ -46,6 +46,7 @@ impl Cx<'_> {
         };
         if self.checked() {
             self.check_in_flight(rank, &positions, lanes, size, Access::Write);
+            self.note_thread_writes(rank, &positions, lanes, size);
         }
         self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
