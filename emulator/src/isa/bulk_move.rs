@@ -292,7 +292,7 @@ impl Cx<'_> {
 
     /// Whether an address is a multiple of `align`; a finding if not.
     pub(super) fn is_aligned_to(&mut self, lane: usize, address: u64, align: u32) -> bool {
-        if address % u64::from(align) == 0 {
+        if address.is_multiple_of(u64::from(align)) {
             return true;
         }
         self.report_at(Kind::Misaligned, lane, Some(address), None, || {
