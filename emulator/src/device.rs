@@ -152,6 +152,7 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
+            copies_in_bulk: launch.checked && module.program.copies_in_bulk(),
             races: &self.races,
             threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),

@@ -1,5 +1,6 @@
 //! What a kernel did wrong, and how it is told.
 
+pub(crate) mod proxy;
 pub(crate) mod races;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,8 @@ pub enum Kind {
     OperandInFlight,
     /// An `mbarrier` that was not initialised, was overwritten, overflowed, or was waited for in a phase that cannot come.
     Mbarrier,
+    /// A bulk or tensor copy may not see what a thread wrote to shared memory: no proxy fence lies between.
+    MissingProxyFence,
     /// Nothing can make progress any more.
     Deadlock,
     /// An output buffer holds bytes that nobody wrote.
@@ -64,6 +67,7 @@ impl fmt::Display for Kind {
             Self::NotWaitedFor => "not waited for",
             Self::OperandInFlight => "operand in flight",
             Self::Mbarrier => "mbarrier misuse",
+            Self::MissingProxyFence => "missing proxy fence",
             Self::Deadlock => "deadlock",
             Self::NeverWritten => "output never written",
             Self::InvalidOperation => "invalid operation",

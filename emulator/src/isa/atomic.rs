@@ -39,6 +39,8 @@ struct Atomic {
     combine: Combine,
     /// The same in global memory, where it can differ.
     combine_global: Combine,
+    /// A fence comes before (`.release`, `.acq_rel`), its scope beyond the cluster or not.
+    fences: Option<bool>,
     /// What was there does not matter to what is there afterwards.
     overwrites: bool,
 }
@@ -53,6 +55,9 @@ enum Place {
 impl Execute for Atomic {
     fn execute(&self, cx: &mut Cx) -> Flow {
         cx.worker.effects += 1;
+        if let Some(device) = self.fences {
+            cx.fence(device);
+        }
         let bytes = self.size * self.elements.len() as u32;
         let addresses = self.address.addresses(cx);
         let mut places = [None; WARP];
@@ -159,6 +164,7 @@ impl Atomic {
                     if cx.checked() {
                         cx.check_in_flight(rank, &positions, lanes, bytes, Access::Atomic);
                         cx.note_shared(rank, &positions, lanes, bytes, Access::Atomic);
+                        cx.note_thread_writes(rank, &positions, lanes, bytes);
                     }
                 }
                 None => return,
@@ -255,10 +261,12 @@ fn old(cx: &mut Lowering, operand: Option<&Operand>, size: u32) -> Result<Option
 
 pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let (mut target, mut operation, mut ty, mut lanes) = (Target::Generic, None, None, 1);
-    let (mut noftz, mut hint) = (false, false);
+    let (mut noftz, mut hint, mut releases, mut device) = (false, false, false, false);
     for modifier in modifiers(i) {
         match modifier {
-            "relaxed" | "acquire" | "release" | "acq_rel" | "cta" | "cluster" | "gpu" | "sys" => {}
+            "relaxed" | "acquire" | "cta" | "cluster" => {}
+            "release" | "acq_rel" => releases = true,
+            "gpu" | "sys" => device = true,
             "global" => target = Target::Global,
             "shared" | "shared::cta" | "shared::cluster" => target = Target::Shared,
             "v2" => lanes = 2,
@@ -305,6 +313,7 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     }
     let combine_global = if (operation, ty) == ("add", "f32") { add_f32_flushed } else { combine };
     let elements = elements.into_boxed_slice();
-    let atomic = Atomic { target, address, elements, size, combine, combine_global, overwrites: operation == "exch" };
+    let fences = releases.then_some(device);
+    let atomic = Atomic { target, address, elements, size, combine, combine_global, fences, overwrites: operation == "exch" };
     Ok(Decoded::new(Class::Atomic, atomic)?.with_own_taint())
 }

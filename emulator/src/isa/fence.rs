@@ -9,20 +9,26 @@ use crate::ptx::ast::Instruction;
 struct Fence {
     /// Its scope goes beyond the cluster.
     device: bool,
+    /// It makes initialised mbarriers known to copies.
+    proxies: bool,
 }
 
 impl Execute for Fence {
     fn execute(&self, cx: &mut Cx) -> Flow {
         cx.fence(self.device);
+        if self.proxies {
+            cx.proxy_fence();
+        }
         Flow::Next
     }
 }
 
-/// A fence between the ways on which memory is accessed, which are all one here.
+/// A fence between the ways on which memory is accessed: they are all one here, but what would be missing without it is told.
 struct Proxy;
 
 impl Execute for Proxy {
-    fn execute(&self, _: &mut Cx) -> Flow {
+    fn execute(&self, cx: &mut Cx) -> Flow {
+        cx.proxy_fence();
         Flow::Next
     }
 }
@@ -36,13 +42,16 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let fence = |cx: &mut Lowering, name: &str| {
         cx.operands::<0>(i)?;
         let device = scope(name).ok_or_else(|| cx.unsupported(i))?;
-        Decoded::new(Class::Barrier, Fence { device })
+        Decoded::new(Class::Barrier, Fence { device, proxies: false })
     };
     match (i.opcode.as_str(), modifiers(i).as_slice()) {
         ("membar", [level @ ("cta" | "gl" | "sys")]) => fence(cx, level),
         ("fence", [level] | ["sc" | "acq_rel" | "acquire" | "release", level]) => fence(cx, level),
-        ("fence", ["mbarrier_init", "release", "cluster"])
-        | ("fence", ["acquire", "sync_restrict::shared::cluster", "cluster"])
+        ("fence", ["mbarrier_init", "release", "cluster"]) => {
+            cx.operands::<0>(i)?;
+            Decoded::new(Class::Barrier, Fence { device: false, proxies: true })
+        }
+        ("fence", ["acquire", "sync_restrict::shared::cluster", "cluster"])
         | ("fence", ["release", "sync_restrict::shared::cta", "cluster"]) => fence(cx, "cluster"),
         (
             "membar" | "fence",
@@ -57,7 +66,7 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         ("fence", ["proxy", "tensormap::generic", "acquire", level]) => {
             let device = scope(level).ok_or_else(|| cx.unsupported(i))?;
             let [_, _] = cx.operands(i)?;
-            Decoded::new(Class::Barrier, Fence { device })
+            Decoded::new(Class::Barrier, Fence { device, proxies: false })
         }
         _ => Err(cx.unsupported(i)),
     }

@@ -187,6 +187,8 @@ impl Element {
 
 pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let (mut target, mut class, mut lanes, mut ty) = (Target::Generic, Class::Global, 1, None);
+    let mut operands = i.operands.as_slice();
+    let loading = i.opcode != "st";
     for modifier in modifiers(i) {
         match modifier {
             "global" | "const" => target = Target::Global,
@@ -196,21 +198,37 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v2" => lanes = 2,
             "v4" => lanes = 4,
             "v8" => lanes = 8,
-            "volatile" | "relaxed" => {}
-            "acquire" if i.opcode == "ld" => {}
-            "release" if i.opcode == "st" => {}
-            "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "acquire" if loading => {}
+            "release" if !loading => {}
+            "volatile" | "relaxed" | "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "mmio" => return Err(cx.refused(i, "memory-mapped devices do not exist here")),
+            "L1::evict_normal"
+            | "L1::evict_unchanged"
+            | "L1::evict_first"
+            | "L1::evict_last"
+            | "L1::no_allocate"
+            | "L2::evict_normal"
+            | "L2::evict_first"
+            | "L2::evict_last" => {}
+            "L2::64B" | "L2::128B" | "L2::256B" if loading => {}
+            "L2::cache_hint" => {
+                let (policy, others) = operands.split_last().ok_or_else(|| cx.unsupported(i))?;
+                cx.source::<u64>(policy)?;
+                operands = others;
+            }
             other => ty = Some(Type::from_name(other).ok_or_else(|| cx.unsupported(i))?),
         }
     }
     let ty = ty.ok_or_else(|| cx.unsupported(i))?;
-    let [first, second] = cx.operands(i)?;
-    let loading = i.opcode != "st";
+    let [first, second] = operands else { return Err(cx.invalid(format!("`{i}` takes a register and an address"))) };
     let (register, address) = if loading { (first, second) } else { (second, first) };
     let (address, target) = AddressOperand::new(cx, address, target)?;
     let registers: &[Operand] = cx.components(register);
     if registers.len() != lanes {
         return Err(cx.unsupported(i));
+    }
+    if ty == Type::B128 {
+        return wide(i, cx, loading, (register, address, target), class);
     }
     let size = ty.bytes();
     let mut elements = Vec::new();
@@ -273,6 +291,31 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         16 => sized!(4),
         32 => sized!(8),
         _ => return Err(cx.unsupported(i)),
+    }?;
+    Ok(decoded.with_own_taint())
+}
+
+/// 128 bits from or to a register of two slots, the low half first.
+fn wide(
+    i: &Instruction,
+    cx: &mut Lowering,
+    loading: bool,
+    (register, address, target): (&Operand, AddressOperand, Target),
+    class: Class,
+) -> Result<Decoded> {
+    let (ty, bank, index, id) = cx.any_register(register)?;
+    if ty != Type::B128 {
+        return Err(cx.unsupported(i));
+    }
+    let halves = [0, 1].map(|half| Element { bank, index: index + half, id: id + half, at: 8 * half });
+    for half in halves {
+        if loading { cx.note_write(half.id) } else { cx.note_read(half.id) }
+    }
+    let elements: Box<[Element]> = halves.into();
+    let decoded = if loading {
+        Decoded::new(class, Load::<4> { target, address, elements, size: 8, signed: false, bytes: 16 })
+    } else {
+        Decoded::new(class, Store::<4> { target, address, elements, size: 8, bytes: 16 })
     }?;
     Ok(decoded.with_own_taint())
 }

@@ -11,22 +11,31 @@ mod address;
 mod atomic;
 mod barrier;
 mod bits;
+mod bulk;
+pub(crate) mod bulk_group;
+mod bulk_move;
 pub(crate) mod call;
 mod cluster;
 mod compare;
 mod control;
 mod convert;
+pub(crate) mod cp_async;
+mod distributed;
 mod fence;
 mod float;
 mod half;
 mod integer;
 mod lanes;
 mod matrix;
+pub(crate) mod mbarrier;
 mod memory;
 mod misc;
 mod moves;
+mod prefetch;
 mod print;
 mod reduction;
+mod store_async;
+mod tensor_copy;
 mod warp;
 
 use crate::Result;
@@ -44,11 +53,16 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         | "bfi" | "bmsk" | "szext" | "fns" | "prmt" => bits::decode,
         "setp" | "set" | "selp" | "slct" => compare::decode,
         "cvt" => convert::decode,
+        "st" | "red" if instruction.modifiers.first().is_some_and(|first| first == "async") => store_async::decode,
         "ld" | "ldu" | "st" => memory::decode,
         "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => control::decode,
         "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => misc::decode,
         "shfl" | "vote" | "activemask" | "match" | "redux" | "elect" => warp::decode,
         "atom" | "red" => atomic::decode,
+        "mbarrier" => mbarrier::decode,
+        "cp" => cp_async::decode,
+        "mapa" | "getctarank" => distributed::decode,
+        "prefetch" | "prefetchu" | "applypriority" | "discard" | "createpolicy" => prefetch::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,

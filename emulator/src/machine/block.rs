@@ -1,7 +1,12 @@
 //! A block while it runs: its shared memory and its barriers.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use super::registers::{Mask, WARP};
+use super::transfer::Transfer;
+use crate::check::proxy::Proxies;
 use crate::check::races::{BlockState, Release};
+use crate::isa::mbarrier::Object;
 use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 
@@ -19,6 +24,12 @@ pub(crate) struct Block {
     pub in_flight: InFlight,
     /// The numbered barriers, up to the highest that was used.
     pub barriers: Vec<Barrier>,
+    /// The `mbarrier` objects there, by their position.
+    pub mbarriers: BTreeMap<usize, Object>,
+    /// Which writes by threads copies can see.
+    pub proxies: Proxies,
+    /// Asynchronous operations that the block's threads have asked for and that are not done.
+    pub transfers: VecDeque<Transfer>,
     /// The cluster's barrier; that of rank 0 is the one in use.
     pub cluster_barrier: ClusterBarrier,
     /// Lanes of each warp that exist.
@@ -29,6 +40,13 @@ pub(crate) struct Block {
     pub woken: Vec<Mask>,
     /// What orders its threads, and what they accessed.
     pub races: BlockState,
+}
+
+impl Block {
+    /// Whether all its threads have exited.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.alive.iter().all(|&lanes| lanes == 0)
+    }
 }
 
 /// One numbered barrier: who has arrived in its current phase.

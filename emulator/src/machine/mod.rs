@@ -9,5 +9,6 @@ pub(crate) mod scheduler;
 pub(crate) mod simd;
 pub(crate) mod stuck;
 pub(crate) mod trace;
+pub(crate) mod transfer;
 pub(crate) mod warp;
 pub(crate) mod worker;

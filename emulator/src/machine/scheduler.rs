@@ -1,9 +1,10 @@
 //! The order in which warps, blocks and clusters run, and what is said when none of them can.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::{Block, ClusterBarrier};
+use super::execute::Cx;
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
@@ -12,6 +13,7 @@ use super::stuck::explain;
 use super::warp::{Group, State, Warp};
 use super::worker::{Turn, Worker, fill_frame};
 use crate::check::Findings;
+use crate::check::proxy::Proxies;
 use crate::check::races::BlockState;
 use crate::count::{Counters, Tally};
 use crate::memory::in_flight::InFlight;
@@ -27,6 +29,9 @@ const RESIDENT: usize = 1024;
 /// Rounds after which a cluster that has not ended lets others run, one of them new: it may wait for them in a way that looks like
 /// work.
 const PATIENCE: usize = 64;
+
+/// Rounds after which an asynchronous operation happens even while the cluster's warps are busy.
+const OVERDUE: u32 = 64;
 
 /// Blocks that run together, and what they share.
 struct Cluster {
@@ -200,6 +205,9 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
             shared,
             in_flight: InFlight::default(),
+            mbarriers: BTreeMap::new(),
+            proxies: Proxies::default(),
+            transfers: VecDeque::new(),
             barriers: Vec::new(),
             cluster_barrier: ClusterBarrier::default(),
             lanes: alive.clone(),
@@ -271,6 +279,16 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
             Turn::Blocked => {}
         }
         done = false;
+        if let Some(random) = &mut random
+            && random.next() % 4 == 0
+        {
+            land_one(cluster, context, worker, Some(random));
+        }
+    }
+    if done {
+        while land_one(cluster, context, worker, None) {}
+    } else if is_any_overdue(cluster) || worker.effects == effects {
+        land_one(cluster, context, worker, random);
     }
     if done {
         Round::Done
@@ -283,6 +301,42 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
     } else {
         Round::Stuck
     }
+}
+
+/// Makes the oldest of the asynchronous operations that have been asked for happen, or any; false if there is none.
+fn land_one(cluster: &mut Cluster, context: &Context, worker: &mut Worker, random: Option<&mut Random>) -> bool {
+    let Cluster { blocks, warps, .. } = cluster;
+    let ages = blocks.iter().enumerate().filter_map(|(rank, block)| Some((rank, block.transfers.front()?.age)));
+    let chosen = match random {
+        None => ages.max_by_key(|&(rank, age)| (age, std::cmp::Reverse(rank))).map(|(rank, _)| (rank, 0)),
+        Some(random) => {
+            let ranks: Vec<usize> = ages.map(|(rank, _)| rank).collect();
+            (!ranks.is_empty()).then(|| {
+                let rank = ranks[random.below(ranks.len())];
+                (rank, random.below(blocks[rank].transfers.len()))
+            })
+        }
+    };
+    let Some((rank, mut transfer)) = chosen.and_then(|(rank, index)| Some((rank, blocks[rank].transfers.remove(index)?))) else {
+        return false;
+    };
+    let warp = &mut warps[rank * blocks[rank].alive.len() + transfer.warp];
+    let mut cx = Cx { warp, active: transfer.lanes, pc: transfer.pc, resumed: false, blocks, rank, launch: context, worker };
+    transfer.operation.land(&mut cx, &transfer.issued);
+    worker.effects += 1;
+    wake(cluster);
+    true
+}
+
+/// Whether an asynchronous operation has waited so long that something else may be waiting for it while it keeps busy. Everyone
+/// gets older by a round.
+fn is_any_overdue(cluster: &mut Cluster) -> bool {
+    let mut overdue = false;
+    for transfer in cluster.blocks.iter_mut().flat_map(|block| &mut block.transfers) {
+        transfer.age += 1;
+        overdue |= transfer.age > OVERDUE;
+    }
+    overdue
 }
 
 /// Passes on to each warp which of its lanes were woken by others.
@@ -314,10 +368,15 @@ impl Random {
         z ^ z >> 31
     }
 
+    /// A number less than `bound`, which is not 0.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
     /// Fisher and Yates.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let other = (self.next() % (last as u64 + 1)) as usize;
+            let other = self.below(last + 1);
             items.swap(last, other);
         }
     }

@@ -4,6 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::progress::Cycle;
 use super::registers::{Base, Mask, Registers, WARP};
+use crate::isa::bulk_group::BulkGroups;
+use crate::isa::cp_async::Copies;
 use crate::memory::bits::Bits;
 
 /// Lanes of a warp that share a program counter and a call stack.
@@ -61,6 +63,10 @@ pub(crate) struct Warp {
     pub local_stride: usize,
     /// Defined bytes of `local`.
     pub local_defined: Bits,
+    /// What `cp.async` has yet to write.
+    pub copies: Copies,
+    /// What the threads' bulk groups hold.
+    pub bulk: BulkGroups,
     /// Whether it goes round in circles.
     pub cycle: Cycle,
 }
@@ -72,6 +78,8 @@ impl Warp {
             index,
             rank,
             registers,
+            copies: Copies::default(),
+            bulk: BulkGroups::default(),
             groups: vec![group],
             local: Vec::new(),
             local_stride: 0,

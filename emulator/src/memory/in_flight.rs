@@ -21,8 +21,8 @@ pub(crate) enum Use {
 pub(crate) struct InFlight {
     /// Empty until the first asynchronous operation.
     words: Vec<Word>,
-    /// Ranges begun and not ended.
-    ranges: usize,
+    /// The sum of all their counts.
+    used: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -37,12 +37,13 @@ impl InFlight {
     /// Nothing is in flight.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.ranges == 0
+        self.used == 0
     }
 
     /// From now on the operation at `pc` uses bytes `range`, positions from the start of the block's shared memory.
     pub(crate) fn begin(&mut self, range: Range<usize>, usage: Use, pc: u32) {
         let words = words(range);
+        self.used += words.len();
         if self.words.len() < words.end {
             self.words.resize(words.end, Word::default());
         }
@@ -51,16 +52,16 @@ impl InFlight {
             *count = count.saturating_add(1);
             word.pc = pc;
         }
-        self.ranges += 1;
     }
 
-    /// One operation that began to use exactly this range is complete.
+    /// An operation that began to use these bytes, maybe with others, is done with them.
     pub(crate) fn end(&mut self, range: Range<usize>, usage: Use) {
-        for word in self.words.get_mut(words(range)).unwrap_or_default() {
+        let words = words(range);
+        self.used = self.used.saturating_sub(words.len());
+        for word in self.words.get_mut(words).unwrap_or_default() {
             let count = word.count(usage);
             *count = count.saturating_sub(1);
         }
-        self.ranges = self.ranges.saturating_sub(1);
     }
 
     /// What an access may not come between, if anything, and the operation's program counter.
@@ -69,7 +70,7 @@ impl InFlight {
         let words = self.words.get(words.start..words.end.min(self.words.len()))?;
         words.iter().find_map(|word| match *word {
             Word { writers: 1.., pc, .. } => Some((Use::Writes, pc)),
-            Word { readers: 1.., pc, .. } if access != Access::Read => Some((Use::Reads, pc)),
+            Word { readers: 1.., pc, .. } if access.writes() => Some((Use::Reads, pc)),
             _ => None,
         })
     }
@@ -104,36 +105,53 @@ impl Cx<'_> {
         self.blocks[rank].in_flight.begin(range, usage, self.pc);
     }
 
-    /// What [`begin_in_flight`](Self::begin_in_flight) began for exactly this range is complete.
+    /// The same for `size` bytes of each of some lanes, which need not be apart from each other.
+    pub(crate) fn begin_lanes_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, usage: Use) {
+        if !self.checked() {
+            return;
+        }
+        let access = if usage == Use::Writes { Access::Write } else { Access::Read };
+        self.check_in_flight(rank, positions, lanes, size, access);
+        for lane in lanes_of(lanes) {
+            let start = positions[lane] as usize;
+            self.blocks[rank].in_flight.begin(start..start + size as usize, usage, self.pc);
+        }
+    }
+
+    /// What began with [`begin_in_flight`](Self::begin_in_flight) is done with these bytes.
     pub(crate) fn end_in_flight(&mut self, rank: usize, position: usize, bytes: usize, usage: Use) {
         if self.checked() {
             self.blocks[rank].in_flight.end(position..position + bytes, usage);
         }
     }
 
-    /// Looks whether an access of the lanes in `lanes` to `size` bytes each comes between those of an asynchronous operation.
+    /// The lanes of `lanes` whose accesses to `size` bytes each come between those of an asynchronous operation, which is told.
     #[inline(always)]
-    pub(crate) fn check_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) {
-        if !self.blocks[rank].in_flight.is_empty() {
-            self.find_in_flight(rank, positions, lanes, size, access);
+    pub(crate) fn check_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) -> Mask {
+        if self.blocks[rank].in_flight.is_empty() {
+            return 0;
         }
+        self.find_in_flight(rank, positions, lanes, size, access)
     }
 
     #[inline(never)]
-    fn find_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) {
+    fn find_in_flight(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32, access: Access) -> Mask {
+        let mut found = 0;
         for lane in lanes_of(lanes) {
             let (start, size) = (positions[lane] as usize, size as usize);
             if let Some(conflict) = self.blocks[rank].in_flight.conflict(start..start + size, access) {
                 self.report_in_flight(start, size, conflict, access, lane);
+                found |= 1 << lane;
             }
         }
+        found
     }
 
     #[cold]
     fn report_in_flight(&mut self, position: usize, bytes: usize, (usage, pc): (Use, u32), access: Access, lane: usize) {
         let address = crate::memory::shared::SHARED_START + position as u32;
         let (place, buffer) = (self.launch.place(pc), self.launch.shared.nearest(address));
-        let verb = if access == Access::Read { "reads" } else { "writes" };
+        let verb = if access.writes() { "writes" } else { "reads" };
         let (kind, state) = match usage {
             Use::Writes => (Kind::NotWaitedFor, "has yet to write: nothing waited for it"),
             Use::Reads => (Kind::OperandInFlight, "may still be reading"),

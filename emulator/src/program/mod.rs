@@ -343,6 +343,11 @@ impl Program {
         self.files.get(&location.file).map(String::as_str)
     }
 
+    /// Whether there are copies that see shared memory through a proxy of their own.
+    pub(crate) fn copies_in_bulk(&self) -> bool {
+        self.instructions.iter().any(|instruction| instruction.class == Class::Copy && instruction.text.contains(".bulk"))
+    }
+
     /// Whether an address is the start of one of the module's constants, given where its variables were placed.
     #[inline(always)]
     pub(crate) fn is_constant(&self, addresses: &[u64], address: u64) -> bool {

@@ -3,6 +3,7 @@
 use super::{Words, fill_inactive, is_contiguous, undefined_of};
 use crate::check::Kind;
 use crate::check::races::Access;
+use crate::machine::block::Block;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::shared::{RANK_SHIFT, SHARED_START};
@@ -24,16 +25,15 @@ impl Cx<'_> {
             }
         }
         if self.checked() {
+            // What was told of is not told again where it is used.
+            let told = self.check_in_flight(rank, &positions, lanes, size, Access::Read);
+            let shared = &self.blocks[rank].shared;
             let whole = contiguous && lanes == !0 && shared.defined.all(positions[0] as usize, size as usize * WARP);
             if !whole {
-                for lane in lanes_of(lanes) {
-                    data.set_undefined(
-                        lane,
-                        undefined_of(self.blocks[rank].shared.defined.get(positions[lane] as usize, size), size),
-                    );
+                for lane in lanes_of(lanes & !told) {
+                    data.set_undefined(lane, undefined_of(shared.defined.get(positions[lane] as usize, size), size));
                 }
             }
-            self.check_in_flight(rank, &positions, lanes, size, Access::Read);
             self.note_shared(rank, &positions, lanes, size, Access::Read);
         }
         self.count_shared(lanes, &positions, size, contiguous);
@@ -46,6 +46,7 @@ impl Cx<'_> {
         };
         if self.checked() {
             self.check_in_flight(rank, &positions, lanes, size, Access::Write);
+            self.note_thread_writes(rank, &positions, lanes, size);
         }
         self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
@@ -67,12 +68,15 @@ impl Cx<'_> {
 
     /// The block whose memory all lanes mean, and where; `None` if they mean several or something is wrong.
     #[inline(always)]
-    pub(super) fn shared_place(&self, lanes: Mask, addresses: &Lanes<u64>, size: u32) -> Option<(usize, Lanes<u32>, bool)> {
+    pub(crate) fn shared_place(&self, lanes: Mask, addresses: &Lanes<u64>, size: u32) -> Option<(usize, Lanes<u32>, bool)> {
         let addresses = fill_inactive(lanes, addresses);
         let rank = match addresses[0] as u32 >> RANK_SHIFT {
             0 => self.rank,
             other => other as usize - 1,
         };
+        if rank != self.rank && self.blocks.get(rank)?.has_ended() {
+            return None;
+        }
         let shared = &self.blocks.get(rank)?.shared;
         let start = addresses[0] >> RANK_SHIFT << RANK_SHIFT | u64::from(SHARED_START);
         let last = (shared.bytes.len() as u64).checked_sub(u64::from(size))?;
@@ -108,6 +112,13 @@ impl Cx<'_> {
             0 => self.rank,
             other => other as usize - 1,
         };
+        if rank != self.rank && self.blocks.get(rank).is_some_and(Block::has_ended) {
+            let buffer = self.launch.shared.nearest(address as u32);
+            self.report_at(Kind::UseAfterFree, lane, Some(address), buffer, || {
+                format!("shared memory of block {rank} of the cluster, which has ended")
+            });
+            return None;
+        }
         let position = self.blocks.get(rank).and_then(|block| block.shared.position(address as u32, size));
         if position.is_none() {
             let buffer = self.launch.shared.nearest(address as u32);
@@ -118,9 +129,16 @@ impl Cx<'_> {
         Some((rank, position?))
     }
 
-    /// Counts the passes over the banks that an access takes.
+    /// Counts the bytes of an access and the passes over the banks that it takes.
     #[inline(always)]
     pub(crate) fn count_shared(&mut self, lanes: Mask, positions: &Lanes<u32>, size: u32, contiguous: bool) {
+        self.worker.tallies[self.pc as usize].bytes += u64::from(lanes.count_ones() * size);
+        self.count_wavefronts(lanes, positions, size, contiguous);
+    }
+
+    /// Counts the passes over the banks that an access takes.
+    #[inline(always)]
+    pub(crate) fn count_wavefronts(&mut self, lanes: Mask, positions: &Lanes<u32>, size: u32, contiguous: bool) {
         let per_pass = (BANKS as u32 * 4 / size.max(4)) as usize;
         let (mut wavefronts, mut ideal) = (0, 0);
         if contiguous && lanes == !0 && size >= 4 {
@@ -135,7 +153,6 @@ impl Cx<'_> {
             }
         }
         let tally = &mut self.worker.tallies[self.pc as usize];
-        tally.bytes += u64::from(lanes.count_ones() * size);
         tally.wavefronts += wavefronts;
         tally.ideal_wavefronts += ideal;
     }
