@@ -1,6 +1,7 @@
 //! A block while it runs: its shared memory and its barriers.
 
 use super::registers::{Mask, WARP};
+use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 
 /// Barriers of a block that `bar` names by number.
@@ -13,6 +14,8 @@ pub(crate) struct Block {
     /// In the order in which `blockIdx` counts, x fastest.
     pub index: u32,
     pub shared: Shared,
+    /// What asynchronous operations have yet to write and read there.
+    pub in_flight: InFlight,
     pub barriers: [Barrier; BARRIERS],
     /// Lanes of each warp that have not exited.
     pub alive: Vec<Mask>,

@@ -11,6 +11,7 @@ use super::warp::{Group, State, Warp};
 use super::worker::{Turn, Worker, fill_frame, list, run_warp};
 use crate::check::{Finding, Findings, Kind};
 use crate::count::{Counters, Tally};
+use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
@@ -201,6 +202,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             coordinates,
             index: coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]),
             shared: Shared::new(&context.shared),
+            in_flight: InFlight::default(),
             barriers: std::array::from_fn(|_| Barrier::default()),
             woken: vec![0; alive.len()],
             alive,

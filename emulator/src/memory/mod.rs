@@ -2,6 +2,7 @@
 
 pub(crate) mod bits;
 pub mod device;
+pub(crate) mod in_flight;
 pub(crate) mod shared;
 
 /// Generic addresses of shared memory: this plus the 32-bit shared address.

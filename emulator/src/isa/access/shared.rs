@@ -33,6 +33,7 @@ impl Cx<'_> {
                     );
                 }
             }
+            self.check_in_flight(rank, &positions, lanes, size, Access::Read);
             self.note_shared(rank, &positions, lanes, size, Access::Read);
         }
         self.count_shared(lanes, &positions, size, contiguous);
@@ -58,6 +59,7 @@ impl Cx<'_> {
             }
         }
         if self.checked() {
+            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
             self.note_shared(rank, &positions, lanes, size, Access::Write);
         }
         self.count_shared(lanes, &positions, size, contiguous);
