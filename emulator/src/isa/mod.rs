@@ -14,6 +14,7 @@ mod lanes;
 mod matrix;
 mod memory;
 mod moves;
+mod wgmma;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};
@@ -30,6 +31,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,
+        "wgmma" => wgmma::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };
     decoder(instruction, lowering)

@@ -1,6 +1,7 @@
 //! A warp: its registers and the groups of lanes that are at one place of the program.
 
 use super::registers::{Base, Mask, Registers, WARP};
+use crate::check::products::Products;
 use crate::memory::bits::Bits;
 
 /// Lanes of a warp that share a program counter and a call stack.
@@ -56,13 +57,15 @@ pub(crate) struct Warp {
     pub local_stride: usize,
     /// Defined bytes of `local`.
     pub local_defined: Bits,
+    /// What its asynchronous products use.
+    pub products: Products,
 }
 
 impl Warp {
     /// A warp whose lanes are all in one group.
     pub(crate) fn new(index: usize, rank: usize, registers: Registers, group: Group) -> Self {
         let groups = vec![group];
-        Self { index, rank, registers, groups, local: Vec::new(), local_stride: 0, local_defined: Bits::default() }
+        Self { index, rank, registers, groups, local: Vec::new(), local_stride: 0, local_defined: Bits::default(), products: Products::default() }
     }
 
     /// Makes each lane's local memory at least `stride` bytes; what is there stays.

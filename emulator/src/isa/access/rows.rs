@@ -46,6 +46,7 @@ impl Cx<'_> {
                 rows.any_undefined |= undefined != 0;
             }
             self.note_shared(rank, &positions, lanes, ROW, Access::Read);
+            self.check_in_flight(rank, &positions, lanes, ROW, Access::Read);
         }
         self.count_shared(lanes, &positions, ROW, contiguous);
     }
@@ -68,6 +69,7 @@ impl Cx<'_> {
         }
         if self.checked() {
             self.note_shared(rank, &positions, lanes, ROW, Access::Write);
+            self.check_in_flight(rank, &positions, lanes, ROW, Access::Write);
         }
         self.count_shared(lanes, &positions, ROW, contiguous);
     }
