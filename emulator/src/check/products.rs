@@ -138,7 +138,10 @@ impl Cx<'_> {
                 format!("no wgmma.fence since `{name}` was accessed at {place}, `{}`", place.instruction)
             }
             Conflict::Product(pc) => {
-                format!("no wgmma.fence since `{name}` was used by a wgmma of another shape, or as another operand, at {}", launch.place(pc))
+                format!(
+                    "no wgmma.fence since `{name}` was used by a wgmma of another shape, or as another operand, at {}",
+                    launch.place(pc)
+                )
             }
         });
     }

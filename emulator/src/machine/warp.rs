@@ -65,7 +65,16 @@ impl Warp {
     /// A warp whose lanes are all in one group.
     pub(crate) fn new(index: usize, rank: usize, registers: Registers, group: Group) -> Self {
         let groups = vec![group];
-        Self { index, rank, registers, groups, local: Vec::new(), local_stride: 0, local_defined: Bits::default(), products: Products::default() }
+        Self {
+            index,
+            rank,
+            registers,
+            groups,
+            local: Vec::new(),
+            local_stride: 0,
+            local_defined: Bits::default(),
+            products: Products::default(),
+        }
     }
 
     /// Makes each lane's local memory at least `stride` bytes; what is there stays.

@@ -134,9 +134,8 @@ fn undefined_lanes(bytes: &[u32; 8], transpose: bool) -> Mask {
 /// The undefined bytes of a matrix's rows (one bit each) when these lanes of its register are undefined.
 #[cold]
 fn undefined_bytes(lanes: Mask, transpose: bool) -> [u32; 8] {
-    matrix8x8::store(&spread(lanes), transpose).map(|row| {
-        (0..16).filter(|byte| row[byte / 4] >> (8 * (byte % 4)) & 0xff != 0).map(|byte| 1 << byte).sum()
-    })
+    matrix8x8::store(&spread(lanes), transpose)
+        .map(|row| (0..16).filter(|byte| row[byte / 4] >> (8 * (byte % 4)) & 0xff != 0).map(|byte| 1 << byte).sum())
 }
 
 /// A register that is all ones in these lanes.

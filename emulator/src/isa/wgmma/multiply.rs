@@ -109,7 +109,8 @@ impl Multiply {
             self.d.iter().for_each(|register| cx.set_undefined(register.id, 0));
             return;
         }
-        let c: Vec<Mask> = if added { self.d.iter().map(|register| cx.undefined(register.id) & cx.active).collect() } else { vec![] };
+        let c: Vec<Mask> =
+            if added { self.d.iter().map(|register| cx.undefined(register.id) & cx.active).collect() } else { vec![] };
         a.resize(self.mma.a().registers(), 0);
         b.resize(self.mma.b().registers(), 0);
         let mut d = vec![0; self.d.len()];
