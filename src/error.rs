@@ -44,6 +44,18 @@ pub enum Error {
     #[error("{0}")]
     NonFinite(String),
 
+    /// Software or hardware that is not there: what, every place that was looked at, and what to do.
+    #[error("{what} was not found, or cannot be used. Looked at:\n{}To get it: {remedy}", looked.iter().map(|place| format!("  {place}\n")).collect::<String>())]
+    Missing { what: String, looked: Vec<String>, remedy: String },
+
+    /// CUDA source that does not compile; the log has the lines of the file.
+    #[error("{source_name} does not compile for {arch}:\n{log}")]
+    Compile { source_name: String, arch: String, log: String },
+
+    /// Something that a device was asked to do and could not, or that a kernel did wrong.
+    #[error("device: {0}")]
+    Device(String),
+
     /// A broken promise inside the library: worth a bug report.
     #[error("internal error: {0}")]
     Internal(String),
@@ -66,6 +78,11 @@ impl Error {
     /// A bad line of a data file; `line` counts from 1.
     pub fn data(path: impl AsRef<Path>, line: u64, message: impl Into<String>) -> Self {
         Self::Data { path: path.as_ref().to_path_buf(), line, message: message.into() }
+    }
+
+    /// Something that a device could not do.
+    pub fn device(message: impl Into<String>) -> Self {
+        Self::Device(message.into())
     }
 
     /// A setting that cannot be used.

@@ -1,11 +1,13 @@
 //! The host's side: memory, loaded modules, launches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use crate::Result;
+use crate::check::races::Shadows;
 use crate::count::Touched;
 use crate::machine::launch::{Context, Launch, Report, threads_of, validate};
+use crate::machine::progress::Progress;
 use crate::machine::scheduler;
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
@@ -15,6 +17,7 @@ use crate::program::Program;
 #[derive(Default)]
 pub struct Device {
     memory: Resident,
+    races: Shadows,
 }
 
 /// A program whose variables have been placed in a device's memory.
@@ -55,7 +58,11 @@ impl Device {
     /// # Errors
     /// The address is not the start of a live allocation.
     pub fn free(&mut self, address: u64) -> Result<()> {
-        self.memory.free(address)
+        self.memory.free(address)?;
+        if let Some(index) = self.memory.find(address) {
+            self.races.free(index);
+        }
+        Ok(())
     }
 
     /// Copies bytes to the device, and marks them defined.
@@ -108,8 +115,6 @@ impl Device {
         }
         for (variable, &address) in program.variables.iter().zip(&variables) {
             let mut bytes = variable.initial.clone();
-            // What the module leaves out is zero.
-            bytes.resize(variable.bytes as usize, 0);
             for relocation in &variable.relocations {
                 let value = variables[relocation.target].wrapping_add_signed(relocation.offset);
                 if let Some(slot) = bytes.get_mut(relocation.at..relocation.at + 8) {
@@ -117,6 +122,9 @@ impl Device {
                 }
             }
             self.write(address, &bytes)?;
+            // What the module leaves out is zero, as all new memory is.
+            let (allocation, offset) = self.memory.range(address, variable.bytes)?;
+            allocation.define(offset, variable.bytes, true);
         }
         Ok(Module { program, variables })
     }
@@ -134,6 +142,9 @@ impl Device {
             launch.cluster = std::array::from_fn(|axis| numbers.get(axis).copied().unwrap_or(1));
         }
         validate(kernel, &launch)?;
+        if launch.checked {
+            self.races.begin(self.memory.len(), launch.blocks());
+        }
         let context = Context {
             program: &module.program,
             kernel,
@@ -141,14 +152,12 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
+            races: &self.races,
             threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
             shared: Layout::new(kernel, launch.shared_bytes),
-            executed: AtomicU64::new(0),
             next_cluster: AtomicUsize::new(0),
-            effects: AtomicU64::new(0),
-            stalled: AtomicUsize::new(0),
-            exhausted: AtomicBool::new(false),
+            progress: Progress::default(),
         };
         scheduler::run(&context)
     }

@@ -300,14 +300,14 @@ fn fragments_of_a_stay_as_they_are_until_waited_for() {
 fn shared_memory_is_not_overwritten_under_a_product() {
     let mma = BF16.instruction();
     let store = "st.shared.b32 [%base], %w0;\n";
-    let early = BF16.run(&format!("{FENCE}{mma}{COMMIT}{store}{WAIT}"));
+    let early = BF16.run(&format!("{FENCE}{mma}{COMMIT}bar.sync 0;\n{store}{WAIT}"));
     assert!(early.only(Kind::OperandInFlight).message.contains("wgmma"), "{}", early.findings[0]);
     BF16.run(&format!("{FENCE}{mma}{COMMIT}{WAIT}bar.sync 0;\n{store}")).clean();
     // The first of two groups is done, and with it its operands; both read the same ones here.
     let two = format!("{}{FENCE}{mma}{COMMIT}{}{COMMIT}wgmma.wait_group.sync.aligned 1;\nbar.sync 0;\n", zeros(BF16), other(BF16));
     BF16.run(&format!("{two}{store}{WAIT}")).only(Kind::OperandInFlight);
     let stmatrix = "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%base], {%w0, %w1, %w2, %w3};\n";
-    BF16.run(&format!("{FENCE}{mma}{COMMIT}{stmatrix}{WAIT}")).only(Kind::OperandInFlight);
+    BF16.run(&format!("{FENCE}{mma}{COMMIT}bar.sync 0;\n{stmatrix}{WAIT}")).only(Kind::OperandInFlight);
     BF16.run(&format!("{FENCE}{mma}{COMMIT}{WAIT}bar.sync 0;\n{stmatrix}")).clean();
 }
 

@@ -22,21 +22,42 @@ impl Touched {
     /// Notes an access to a sector.
     #[inline(always)]
     pub(crate) fn mark(&self, sector: u64, access: Access) {
-        if access != Access::Write {
+        if access.reads() {
             self.set(&self.read, sector);
         }
-        if access != Access::Read {
+        if access.writes() {
             self.set(&self.written, sector);
+        }
+    }
+
+    /// Notes an access to neighbouring sectors.
+    #[inline(always)]
+    pub(crate) fn mark_run(&self, first: u64, last: u64, access: Access) {
+        if first / 64 != last / 64 {
+            (first..=last).for_each(|sector| self.mark(sector, access));
+            return;
+        }
+        let bits = (!0 >> (63 - (last - first))) << (first % 64);
+        if access != Access::Write {
+            self.set_bits(&self.read, first / 64, bits);
+        }
+        if access != Access::Read {
+            self.set_bits(&self.written, first / 64, bits);
         }
     }
 
     #[inline(always)]
     fn set(&self, bits: &OnceLock<Box<[AtomicU64]>>, sector: u64) {
-        let words = bits.get_or_init(|| (0..self.sectors.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
-        let (word, bit) = (&words[sector as usize / 64], 1 << (sector % 64));
+        self.set_bits(bits, sector / 64, 1 << (sector % 64));
+    }
+
+    #[inline(always)]
+    fn set_bits(&self, set: &OnceLock<Box<[AtomicU64]>>, word: u64, bits: u64) {
+        let words = set.get_or_init(|| (0..self.sectors.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
+        let word = &words[word as usize];
         // Most sectors are touched more than once; only the first time pays for the shared write.
-        if word.load(Relaxed) & bit == 0 {
-            word.fetch_or(bit, Relaxed);
+        if word.load(Relaxed) & bits != bits {
+            word.fetch_or(bits, Relaxed);
         }
     }
 

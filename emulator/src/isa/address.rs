@@ -66,6 +66,11 @@ impl AddressOperand {
         }
     }
 
+    /// The address, if it is the same always.
+    pub(crate) fn fixed(&self) -> Option<u64> {
+        matches!(self.base, Base::None).then_some(self.offset as u64)
+    }
+
     /// Each lane's address.
     #[inline(always)]
     pub(crate) fn addresses(&self, cx: &Cx) -> Lanes<u64> {

@@ -30,6 +30,16 @@ struct Map3<D, A, B, C, F> {
     f: F,
 }
 
+/// `d = f(a, b, c, e)`
+struct Map4<D, A, B, C, E, F> {
+    d: Reg<D>,
+    a: Reg<A>,
+    b: Reg<B>,
+    c: Reg<C>,
+    e: Reg<E>,
+    f: F,
+}
+
 /// Lane by lane into a register; `value` must not depend on anything that is written here.
 #[inline(always)]
 fn write<D: Lane>(cx: &mut Cx, d: Reg<D>, value: impl Fn(usize) -> D) {
@@ -73,6 +83,15 @@ impl<D: Lane, A: Lane, B: Lane, C: Lane, F: Fn(A, B, C) -> D + Send + Sync> Exec
     }
 }
 
+impl<D: Lane, A: Lane, B: Lane, C: Lane, E: Lane, F: Fn(A, B, C, E) -> D + Send + Sync> Execute for Map4<D, A, B, C, E, F> {
+    #[inline(always)]
+    fn execute(&self, cx: &mut Cx) -> Flow {
+        let (a, b, c, e) = (*cx.get(self.a), *cx.get(self.b), *cx.get(self.c), *cx.get(self.e));
+        write(cx, self.d, |lane| (self.f)(a[lane], b[lane], c[lane], e[lane]));
+        Flow::Next
+    }
+}
+
 /// Decodes `op d, a;` as `d = f(a)`.
 pub(super) fn unary<D: Lane, A: Lane>(
     lowering: &mut Lowering,
@@ -107,6 +126,19 @@ pub(super) fn ternary<D: Lane, A: Lane, B: Lane, C: Lane>(
     let [d, a, b, c] = lowering.operands(instruction)?;
     let (a, b, c, d) = (lowering.source(a)?, lowering.source(b)?, lowering.source(c)?, lowering.dest(d)?);
     Decoded::new(class, Map3 { d, a, b, c, f })
+}
+
+/// Decodes `op d, a, b, c, e;` as `d = f(a, b, c, e)`.
+pub(super) fn quaternary<D: Lane, A: Lane, B: Lane, C: Lane, E: Lane>(
+    lowering: &mut Lowering,
+    instruction: &Instruction,
+    class: Class,
+    f: impl Fn(A, B, C, E) -> D + Send + Sync + 'static,
+) -> Result<Decoded> {
+    let [d, a, b, c, e] = lowering.operands(instruction)?;
+    let (a, b, c, e) = (lowering.source(a)?, lowering.source(b)?, lowering.source(c)?, lowering.source(e)?);
+    let d = lowering.dest(d)?;
+    Decoded::new(class, Map4 { d, a, b, c, e, f })
 }
 
 /// The lanes where a condition holds, as a mask.

@@ -32,6 +32,41 @@ struct Load<const W: usize> {
     bytes: u32,
 }
 
+/// A load of an argument: the same bytes for every lane.
+struct LoadArgument {
+    offset: u64,
+    elements: Box<[Element]>,
+    size: u32,
+    signed: bool,
+}
+
+impl Execute for LoadArgument {
+    #[inline(always)]
+    fn execute(&self, cx: &mut Cx) -> Flow {
+        let arguments = &cx.launch.launch.arguments;
+        for element in &self.elements {
+            let at = self.offset.saturating_add(u64::from(element.at)) as usize;
+            let mut word = [0; 8];
+            match arguments.get(at..at.saturating_add(self.size as usize)) {
+                Some(bytes) => word[..bytes.len()].copy_from_slice(bytes),
+                None => {
+                    let lane = cx.active.trailing_zeros() as usize;
+                    cx.report_at(Kind::OutOfBounds, lane, Some(at as u64), None, || "read beyond the kernel's parameters".into());
+                    return Flow::Next;
+                }
+            }
+            let (bits, unused) = (u64::from_le_bytes(word), 64 - self.size * 8);
+            let bits = if self.signed { ((bits << unused) as i64 >> unused) as u64 } else { bits };
+            match element.bank {
+                Bank::B16 => cx.set(Reg::<u16>::new(element.index, element.id), &[bits as u16; WARP]),
+                Bank::B32 => cx.set(Reg::<u32>::new(element.index, element.id), &[bits as u32; WARP]),
+                _ => cx.set(Reg::<u64>::new(element.index, element.id), &[bits; WARP]),
+            }
+        }
+        Flow::Next
+    }
+}
+
 struct Store<const W: usize> {
     target: Target,
     address: AddressOperand,
@@ -151,7 +186,7 @@ impl Element {
 }
 
 pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
-    let (mut target, mut class, mut lanes, mut ty) = (Target::Generic, Class::Global, 1, None);
+    let (mut target, mut class, mut lanes, mut ty, mut strong) = (Target::Generic, Class::Global, 1, None, false);
     for modifier in modifiers(i) {
         match modifier {
             "global" | "const" => target = Target::Global,
@@ -161,8 +196,8 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v2" => lanes = 2,
             "v4" => lanes = 4,
             "v8" => lanes = 8,
-            "nc" | "volatile" | "weak" | "relaxed" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv"
-            | "wb" | "wt" => {}
+            "volatile" | "relaxed" => strong = true,
+            "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
             other => ty = Some(Type::from_name(other).ok_or_else(|| cx.unsupported(i))?),
         }
     }
@@ -215,6 +250,12 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     }
     let (elements, bytes) = (elements.into_boxed_slice(), size * lanes as u32);
     let signed = matches!(ty, Type::S8 | Type::S16 | Type::S32 | Type::S64);
+    if loading
+        && target == Target::Argument
+        && let Some(offset) = address.fixed()
+    {
+        return Decoded::new(class, LoadArgument { offset, elements, size, signed });
+    }
     macro_rules! sized {
         ($words:literal) => {
             if loading {
@@ -231,5 +272,5 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         32 => sized!(8),
         _ => return Err(cx.unsupported(i)),
     }?;
-    Ok(decoded.with_own_taint())
+    Ok(decoded.with_own_taint().strong(strong))
 }

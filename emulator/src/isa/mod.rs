@@ -3,17 +3,31 @@
 //! A decoder matches the modifiers, takes its operands from [`Lowering`] and returns an operation. Whatever it does not match is
 //! an error that names the instruction: nothing is guessed.
 
+#[macro_use]
+mod modifiers;
+
 pub(crate) mod access;
 mod address;
-mod arithmetic;
+mod atomic;
 mod barrier;
+mod bits;
 pub(crate) mod call;
+mod cluster;
 mod compare;
 mod control;
+mod convert;
+mod fence;
+mod float;
+mod half;
+mod integer;
 mod lanes;
 mod matrix;
 mod memory;
+mod misc;
 mod moves;
+mod print;
+mod reduction;
+mod warp;
 mod wgmma;
 
 use crate::Result;
@@ -22,19 +36,39 @@ use crate::ptx::ast::Instruction;
 
 /// The operation of one instruction.
 pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Result<Decoded> {
-    let decoder = match instruction.opcode.as_str() {
-        "mov" | "cvta" => moves::decode,
-        "add" | "sub" | "mul" | "mad" | "fma" => arithmetic::decode,
-        "setp" | "selp" => compare::decode,
+    let decoder: Decoder = match instruction.opcode.as_str() {
+        "mov" | "cvta" | "isspacep" => moves::decode,
+        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "abs" | "neg" => arithmetic(instruction),
+        "addc" | "subc" | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => integer::decode,
+        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "copysign" | "testp" => arithmetic(instruction),
+        "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "popc" | "clz" | "brev" | "bfind" | "bfe"
+        | "bfi" | "bmsk" | "szext" | "fns" | "prmt" => bits::decode,
+        "setp" | "set" | "selp" | "slct" => compare::decode,
+        "cvt" => convert::decode,
         "ld" | "ldu" | "st" => memory::decode,
-        "bra" | "ret" | "exit" | "trap" => control::decode,
+        "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => control::decode,
+        "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => misc::decode,
+        "shfl" | "vote" | "activemask" | "match" | "redux" | "elect" => warp::decode,
+        "atom" | "red" => atomic::decode,
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,
         "wgmma" => wgmma::decode,
+        "membar" | "fence" => fence::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };
     decoder(instruction, lowering)
+}
+
+type Decoder = fn(&Instruction, &mut Lowering) -> Result<Decoded>;
+
+/// The family of an arithmetic instruction, by its type.
+fn arithmetic(instruction: &Instruction) -> Decoder {
+    match instruction.modifiers.last().map(String::as_str) {
+        Some("f32" | "f64") => float::decode,
+        Some("f16" | "f16x2" | "bf16" | "bf16x2") => half::decode,
+        _ => integer::decode,
+    }
 }
 
 /// The modifiers as string slices, to match on.

@@ -1,6 +1,7 @@
 //! A block while it runs: its shared memory and its barriers.
 
 use super::registers::{Mask, WARP};
+use crate::check::races::{BlockState, Release};
 use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 
@@ -17,30 +18,16 @@ pub(crate) struct Block {
     /// What asynchronous operations have yet to write and read there.
     pub in_flight: InFlight,
     pub barriers: [Barrier; BARRIERS],
+    /// The cluster's barrier; that of rank 0 is the one in use.
+    pub cluster_barrier: ClusterBarrier,
+    /// Lanes of each warp that exist.
+    pub lanes: Vec<Mask>,
     /// Lanes of each warp that have not exited.
     pub alive: Vec<Mask>,
     /// Lanes of each warp that waited and may go on.
     pub woken: Vec<Mask>,
-}
-
-impl Block {
-    /// Starts the next phase of a barrier if all that it waits for have arrived, and wakes those who wait; whether it did.
-    pub(crate) fn complete_barrier(&mut self, id: usize) -> bool {
-        let (barrier, alive) = (&mut self.barriers[id], &self.alive);
-        if barrier.arrived.is_empty() {
-            return false;
-        }
-        let everyone = alive.iter().filter(|&&lanes| lanes != 0).count() as u32 * WARP as u32;
-        if barrier.threads(alive) < barrier.expected.unwrap_or(everyone) {
-            return false;
-        }
-        let arrived: u32 = barrier.arrived.iter().map(|lanes| lanes.count_ones()).sum();
-        for (woken, waiting) in self.woken.iter_mut().zip(&barrier.waiting) {
-            *woken |= waiting;
-        }
-        *barrier = Barrier { result: (barrier.holding, arrived), phase: barrier.phase + 1, ..Barrier::default() };
-        true
-    }
+    /// What orders its threads, and what they accessed.
+    pub races: BlockState,
 }
 
 /// One numbered barrier: who has arrived in its current phase.
@@ -52,20 +39,48 @@ pub(crate) struct Barrier {
     pub waiting: Vec<Mask>,
     /// Threads expected, as the first arrival said; `None`: all of the block.
     pub expected: Option<u32>,
-    /// Instruction of the first arrival.
-    pub pc: u32,
+    /// Instruction of the first arrival, and its warp.
+    pub first: (u32, usize),
     /// Number of lanes whose predicate held (`bar.red`).
     pub holding: u32,
-    /// What the last completed phase gave: lanes holding, lanes in all.
-    pub result: (u32, u32),
-    /// Completed phases.
-    pub phase: u64,
+    /// What the last phase that each warp waited for gave: lanes holding, lanes in all.
+    pub results: Vec<(u32, u32)>,
+    /// What those who came had done.
+    pub release: Release,
 }
 
 impl Barrier {
+    /// Whether nobody has arrived.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.arrived.is_empty()
+    }
+
     /// Threads that have arrived: a warp counts in full as soon as all its lanes that are `alive` have.
     pub(crate) fn threads(&self, alive: &[Mask]) -> u32 {
-        let whole = |(arrived, alive): (&Mask, &Mask)| *arrived != 0 && arrived & alive == *alive;
+        let whole = |(arrived, alive): (&Mask, &Mask)| *arrived != 0 && alive & !arrived == 0;
         self.arrived.iter().zip(alive).filter(|pair| whole(*pair)).count() as u32 * WARP as u32
     }
+
+    /// Whether all have arrived that it waits for.
+    pub(crate) fn is_complete(&self, alive: &[Mask]) -> bool {
+        match self.expected {
+            _ if self.is_idle() => false,
+            Some(expected) => self.threads(alive) >= expected,
+            None => self.arrived.iter().zip(alive).all(|(arrived, alive)| alive & !arrived == 0),
+        }
+    }
+}
+
+/// The barrier of a cluster, on which arriving and waiting are two instructions.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterBarrier {
+    /// Lanes that have arrived in the current phase, by rank and warp.
+    pub arrived: Vec<Vec<Mask>>,
+    /// Lanes that have arrived and not yet waited, in this phase or the last.
+    pub pending: Vec<Vec<Mask>>,
+    /// Lanes that wait for the current phase.
+    pub waiting: Vec<Vec<Mask>>,
+    /// What those who came in this phase had done, and in the last one.
+    pub release: Release,
+    pub completed: Release,
 }

@@ -14,8 +14,11 @@ pub(crate) enum Flow {
     Next,
     /// The lanes in `taken` go to `target`, the others on.
     Branch { taken: Mask, target: u32 },
-    /// The active lanes enter a function; the call is executed again, `resumed`, when they have returned.
-    Call { function: u32 },
+    /// The lanes in `lanes` go to `target`; the other active ones execute the instruction again.
+    Jump { lanes: Mask, target: u32 },
+    /// The lanes in `lanes` enter a function; the call is executed again, `resumed`, when they have returned. The other active ones
+    /// execute it again by themselves.
+    Call { lanes: Mask, function: u32 },
     /// The active lanes return from a function, or end if it is the kernel.
     Return,
     /// The active lanes end.
@@ -129,18 +132,19 @@ impl Cx<'_> {
         message: impl FnOnce() -> String,
     ) {
         let (launch, pc) = (self.launch, self.pc);
-        let (block, thread) = (self.blocks[self.rank].coordinates, launch.thread(self.warp.index, lane));
+        let (block, warp) = (&self.blocks[self.rank], self.warp.index);
         self.worker.findings.report(kind, pc, || Finding {
-            kind,
-            message: message(),
-            kernel: launch.kernel.name.clone(),
-            place: Some(launch.place(pc)),
-            block,
-            thread,
             address,
             buffer,
-            count: 1,
+            ..launch.finding(kind, message(), pc, block, warp, lane)
         });
+    }
+
+    /// Tells of a mistake at another instruction, by the first lane of another warp.
+    #[cold]
+    pub(crate) fn report_elsewhere(&mut self, kind: Kind, pc: u32, rank: usize, warp: usize, message: impl FnOnce() -> String) {
+        let (launch, block) = (self.launch, &self.blocks[rank]);
+        self.worker.findings.report(kind, pc, || launch.finding(kind, message(), pc, block, warp, 0));
     }
 }
 

@@ -1,10 +1,13 @@
 //! A launch: what the host asks for, what every warp of it shares, and what comes back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
+use super::block::Block;
+use super::progress::Progress;
 use super::registers::{Lanes, WARP};
 use super::trace::Trace;
-use crate::check::{Finding, Place};
+use crate::check::races::Shadows;
+use crate::check::{Finding, Kind, Place};
 use crate::count::{Counters, Touched, Traffic};
 use crate::memory::device::Resident;
 use crate::memory::shared::Layout;
@@ -80,7 +83,7 @@ impl Launch {
 }
 
 fn product(extent: [u32; 3]) -> u64 {
-    extent.iter().map(|&n| u64::from(n)).product()
+    extent.iter().fold(1, |product, &n| u64::saturating_mul(product, u64::from(n)))
 }
 
 /// What a launch did.
@@ -90,6 +93,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was executed and moved.
     pub counters: Counters,
+    /// What `printf` wrote, one entry per call: block by block in the order of their indices, within a block in the order of time.
+    pub printed: Vec<String>,
     /// What the followed thread or warp executed, line by line.
     pub trace: Vec<String>,
 }
@@ -103,22 +108,17 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
+    /// What blocks accessed.
+    pub races: &'a Shadows,
     /// `threadIdx` of each warp's lanes, axis by axis.
     pub threads: Vec<[Lanes<u32>; 3]>,
     /// For each allocation the sectors that were read and written.
     pub touched: Vec<Touched>,
     /// Addresses in shared memory.
     pub shared: Layout,
-    /// Warp instructions executed so far, counted in slices.
-    pub executed: AtomicU64,
     /// The next cluster to start, in the launch's order.
     pub next_cluster: AtomicUsize,
-    /// Stores, arrivals and exits so far: whether anything still moves.
-    pub effects: AtomicU64,
-    /// Workers whose clusters all wait for something that others must do.
-    pub stalled: AtomicUsize,
-    /// The limit of instructions was reached: everyone stops.
-    pub exhausted: AtomicBool,
+    pub progress: Progress,
 }
 
 impl Context<'_> {
@@ -138,6 +138,32 @@ impl Context<'_> {
             }
         }
         traffic
+    }
+
+    /// A mistake of a lane, at no address.
+    pub(crate) fn finding(&self, kind: Kind, message: String, pc: u32, block: &Block, warp: usize, lane: usize) -> Finding {
+        Finding {
+            kind,
+            message,
+            kernel: self.kernel.name.clone(),
+            place: Some(self.place(pc)),
+            block: block.coordinates,
+            thread: self.thread(warp, lane),
+            address: None,
+            buffer: None,
+            count: 1,
+        }
+    }
+
+    /// First instruction of the kernel.
+    pub(crate) fn entry(&self) -> u32 {
+        self.program.functions[self.kernel.function].entry
+    }
+
+    /// `blockIdx` of a block by its number in the grid.
+    pub(crate) fn coordinates(&self, block: u32) -> [u32; 3] {
+        let [x, y, _] = self.launch.grid;
+        [block % x, block / x % y, block / x / y]
     }
 
     /// Where an instruction stands.

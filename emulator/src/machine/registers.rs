@@ -1,5 +1,6 @@
 //! A warp's registers: one array of 32 lanes for each register of each frame of its call stack.
 
+use std::hash::Hasher;
 use std::marker::PhantomData;
 
 use bytemuck::Pod;
@@ -120,7 +121,7 @@ pub(crate) struct Pred {
 }
 
 /// First register of the current frame in each bank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Base {
     predicates: usize,
     b16: usize,
@@ -147,6 +148,15 @@ impl Registers {
         self.base = Base::default();
         self.grow(frame);
         self.forget(frame, !0);
+    }
+
+    /// Enters the first frame again, in a launch of the same kernel: its constants are still there.
+    pub(crate) fn reuse(&mut self, frame: &Frame) {
+        self.base = Base::default();
+        self.undefined.fill(!0);
+        for constant in &frame.constants {
+            self.undefined[constant.id as usize] = 0;
+        }
     }
 
     /// The current frame, to come back to.
@@ -182,6 +192,15 @@ impl Registers {
         self.undefined.resize(reach(self.undefined.len(), base.undefined, counts.total()), !0);
     }
 
+    /// Feeds all that the registers hold into a hash.
+    pub(crate) fn hash(&self, state: &mut impl Hasher) {
+        state.write(bytemuck::cast_slice(&self.predicates));
+        state.write(bytemuck::cast_slice(&self.b16));
+        state.write(bytemuck::cast_slice(&self.b32));
+        state.write(bytemuck::cast_slice(&self.b64));
+        state.write(bytemuck::cast_slice(&self.undefined));
+    }
+
     /// Marks the variables of a frame undefined for `lanes`, and its constants defined.
     fn forget(&mut self, frame: &Frame, lanes: Mask) {
         let start = self.base.undefined;
@@ -189,13 +208,18 @@ impl Registers {
             *mask |= lanes;
         }
         for constant in &frame.constants {
+            // Other lanes of the warp may be in another function whose frame lies in the same place.
+            let (index, bits) = (constant.index as usize, constant.bits);
             match constant.bank {
-                Bank::Predicate => self.predicates[self.base.predicates + constant.index as usize] = constant.bits as Mask,
-                Bank::B16 => self.b16[self.base.b16 + constant.index as usize] = [constant.bits as u16; WARP],
-                Bank::B32 => self.b32[self.base.b32 + constant.index as usize] = [constant.bits as u32; WARP],
-                Bank::B64 => self.b64[self.base.b64 + constant.index as usize] = [constant.bits; WARP],
+                Bank::Predicate => {
+                    let slot = &mut self.predicates[self.base.predicates + index];
+                    *slot = *slot & !lanes | bits as Mask & lanes;
+                }
+                Bank::B16 => fill(&mut self.b16[self.base.b16 + index], lanes, bits as u16),
+                Bank::B32 => fill(&mut self.b32[self.base.b32 + index], lanes, bits as u32),
+                Bank::B64 => fill(&mut self.b64[self.base.b64 + index], lanes, bits),
             }
-            self.undefined[start + constant.id as usize] = 0;
+            self.undefined[start + constant.id as usize] &= !lanes;
         }
     }
 
@@ -214,6 +238,11 @@ impl Registers {
     #[inline(always)]
     pub(crate) fn get<T: Lane>(&self, register: Reg<T>) -> &Lanes<T> {
         T::lanes(self, register.index)
+    }
+
+    /// The lanes of a register of a frame that is not the current one.
+    pub(crate) fn get_in(&self, base: Base, register: Reg<u32>) -> &Lanes<u32> {
+        &self.b32[base.b32 + register.index as usize]
     }
 
     /// The lanes of a register, to be written.
@@ -261,5 +290,14 @@ impl Registers {
     pub(crate) fn set_undefined(&mut self, id: u32, active: Mask, undefined: Mask) {
         let slot = &mut self.undefined[self.base.undefined + id as usize];
         *slot = *slot & !active | undefined & active;
+    }
+}
+
+/// Gives some lanes of a register a value.
+fn fill<T: Copy>(register: &mut Lanes<T>, lanes: Mask, value: T) {
+    for (lane, slot) in register.iter_mut().enumerate() {
+        if lanes >> lane & 1 == 1 {
+            *slot = value;
+        }
     }
 }

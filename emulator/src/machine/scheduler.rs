@@ -1,15 +1,18 @@
 //! The order in which warps, blocks and clusters run, and what is said when none of them can.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::{BARRIERS, Barrier, Block};
-use super::execute::{Cx, lanes_of};
+use super::block::{Barrier, Block, ClusterBarrier};
 use super::launch::{Context, Order, Report};
+use super::progress::Wake;
 use super::registers::{Mask, Registers, WARP};
+use super::simd::run_warp;
+use super::stuck::explain;
 use super::warp::{Group, State, Warp};
-use super::worker::{Turn, Worker, fill_frame, list, run_warp};
-use crate::check::{Finding, Findings, Kind};
+use super::worker::{Turn, Worker, fill_frame};
+use crate::check::Findings;
+use crate::check::races::BlockState;
 use crate::count::{Counters, Tally};
 use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
@@ -21,8 +24,9 @@ const SLICE: u32 = 8192;
 /// Clusters that one worker keeps alive while they wait for others: as many as a GPU could hold at once.
 const RESIDENT: usize = 1024;
 
-/// Rounds without any effect, on all workers, after which nothing is expected to happen any more.
-const PATIENCE: u32 = 64;
+/// Rounds after which a cluster that has not ended lets others run, one of them new: it may wait for them in a way that looks like
+/// work.
+const PATIENCE: usize = 64;
 
 /// Blocks that run together, and what they share.
 struct Cluster {
@@ -33,9 +37,11 @@ struct Cluster {
 /// How a cluster's round ended.
 enum Round {
     Done,
-    /// Something happened.
+    /// Something happened that others could wait for.
     Moved,
-    /// Nothing happened; some warps spin on something that others may change.
+    /// Nothing that others could see, but its warps are not known to go round in circles.
+    Computing,
+    /// Some warps spin on something that others may change, and nothing will happen before that.
     Spinning,
     /// Nothing happened, and nothing can.
     Stuck,
@@ -51,13 +57,13 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let workers = workers.min(clusters as usize).max(1);
     let mut results: Vec<Worker> = Vec::new();
     if workers == 1 {
-        results.push(work(context, 1));
+        results.push(work(context));
     } else {
         let slots: Vec<std::sync::Mutex<Option<Worker>>> = (0..workers).map(|_| std::sync::Mutex::new(None)).collect();
         rayon::scope(|scope| {
             for slot in &slots {
                 scope.spawn(|_| {
-                    let worker = work(context, workers);
+                    let worker = work(context);
                     *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(worker);
                 });
             }
@@ -66,15 +72,19 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     let mut findings = Findings::default();
     let mut tallies = vec![Tally::default(); context.program.instructions.len()];
-    let mut trace = Vec::new();
+    let (mut printed, mut trace) = (Vec::new(), Vec::new());
     for worker in results {
         trace.extend(worker.trace);
         findings.merge(worker.findings);
+        printed.extend(worker.printed);
         for (total, part) in tallies.iter_mut().zip(worker.tallies) {
             *total += part;
         }
     }
-    if context.exhausted.load(Acquire) {
+    // Each block was run by one worker: its own lines are in the order of time.
+    printed.sort_by_key(|(block, _)| *block);
+    let printed = printed.into_iter().map(|(_, text)| text).collect();
+    if context.progress.exhausted() {
         let limit = context.launch.max_instructions;
         return Err(Error::Launch(format!(
             "kernel `{}`: stopped after {limit} warp instructions; is there an endless loop?",
@@ -82,16 +92,17 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         )));
     }
     let counters = Counters::new(context.program, &tallies, context.traffic(), |pc| context.place(pc));
-    Ok(Report { findings: findings.into_sorted(), counters, trace })
+    Ok(Report { findings: findings.into_sorted(), counters, printed, trace })
 }
 
 /// Takes clusters from the launch until none are left.
-fn work(context: &Context, workers: usize) -> Worker {
+fn work(context: &Context) -> Worker {
     let mut worker = Worker {
         findings: Findings::default(),
         tallies: vec![Tally::default(); context.program.instructions.len()],
         effects: 0,
         executed: 0,
+        printed: Vec::new(),
         last_allocation: 0,
         trace: Vec::new(),
     };
@@ -107,75 +118,52 @@ fn work(context: &Context, workers: usize) -> Worker {
     }
     let mut spare: Vec<Registers> = Vec::new();
     let mut live: VecDeque<Cluster> = VecDeque::new();
-    let (mut idle_rounds, mut seen_effects) = (0, 0);
-    let mut stalled = false;
+    // Rounds since a cluster began or ended; clusters found spinning one after another in one epoch.
+    let (mut rounds, mut spinning, mut spinning_epoch) = (0, 0, 0);
+    context.progress.enter();
     loop {
-        let may_start = live.is_empty() || (live.len() < RESIDENT && idle_rounds > 0);
-        if may_start {
-            let next = context.next_cluster.fetch_add(1, Relaxed);
-            if next < clusters {
-                let index = order.get(next).map_or(next, |&index| index as usize);
-                live.push_front(start(context, index, &mut spare));
-                idle_rounds = 0;
+        let everyone_waits = spinning >= live.len() || rounds > PATIENCE * live.len();
+        let next = if everyone_waits && live.len() < RESIDENT { context.next_cluster.fetch_add(1, Relaxed) } else { clusters };
+        if next < clusters {
+            let index = order.get(next).map_or(next, |&index| index as usize);
+            live.push_front(start(context, index, &mut spare));
+            (rounds, spinning) = (0, 0);
+        } else if spinning >= live.len() && !live.is_empty() {
+            match context.progress.sleep(spinning_epoch) {
+                Wake::Moved => spinning = 0,
+                Wake::Exhausted => break,
+                Wake::Dead => {
+                    live.iter().for_each(|cluster| explain(&cluster.blocks, &cluster.warps, context, &mut worker));
+                    break;
+                }
             }
         }
         let Some(mut cluster) = live.pop_front() else { break };
+        let epoch = context.progress.epoch();
         let (effects, executed) = (worker.effects, worker.executed);
-        let round = run_round(&mut cluster, context, &mut worker, random.as_mut());
-        context.effects.fetch_add(worker.effects - effects, Relaxed);
-        let total = context.executed.fetch_add(worker.executed - executed, Relaxed) + (worker.executed - executed);
-        if total > context.launch.max_instructions {
-            context.exhausted.store(true, Relaxed);
-        }
-        if context.exhausted.load(Relaxed) {
+        let round = run_round(&mut cluster, context, &mut worker, random.as_mut(), epoch);
+        context.progress.moved(worker.effects - effects);
+        if !context.progress.count(worker.executed - executed, context.launch.max_instructions) {
             break;
         }
-        let moved = match round {
+        rounds += 1;
+        spinning = match round {
+            Round::Spinning if epoch == spinning_epoch => spinning + 1,
+            Round::Spinning => 1,
+            _ => 0,
+        };
+        spinning_epoch = epoch;
+        match round {
             Round::Done => {
                 spare.extend(cluster.warps.into_iter().map(|warp| warp.registers));
-                true
+                rounds = 0;
             }
-            Round::Moved => {
-                live.push_front(cluster);
-                true
-            }
-            Round::Spinning => {
-                live.push_back(cluster);
-                false
-            }
-            Round::Stuck => {
-                explain(&mut cluster, context, &mut worker);
-                true
-            }
-        };
-        if moved {
-            idle_rounds = 0;
-            if std::mem::take(&mut stalled) {
-                context.stalled.fetch_sub(1, AcqRel);
-            }
-            continue;
-        }
-        idle_rounds += 1;
-        let now = context.effects.load(Relaxed);
-        if now != seen_effects {
-            (seen_effects, idle_rounds) = (now, 1);
-        }
-        if idle_rounds as usize > live.len() && context.next_cluster.load(Relaxed) >= clusters {
-            if !std::mem::replace(&mut stalled, true) {
-                context.stalled.fetch_add(1, AcqRel);
-            }
-            if context.stalled.load(Acquire) == workers && idle_rounds > PATIENCE * (live.len() as u32 + 1) {
-                for mut cluster in live.drain(..) {
-                    explain(&mut cluster, context, &mut worker);
-                }
-            }
-            std::thread::yield_now();
+            Round::Moved if rounds % PATIENCE != 0 => live.push_front(cluster),
+            Round::Moved | Round::Computing | Round::Spinning => live.push_back(cluster),
+            Round::Stuck => explain(&cluster.blocks, &cluster.warps, context, &mut worker),
         }
     }
-    // A worker with nothing left to run can no longer help anybody.
-    if !stalled {
-        context.stalled.fetch_add(1, AcqRel);
-    }
+    context.progress.leave();
     worker
 }
 
@@ -198,19 +186,33 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         {
             *last = (1 << (threads % WARP as u32)) - 1;
         }
+        let index = coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]);
+        let shared = Shared::new(&context.shared);
         let block = Block {
             coordinates,
-            index: coordinates[0] + grid[0] * (coordinates[1] + grid[1] * coordinates[2]),
-            shared: Shared::new(&context.shared),
+            index,
+            races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
+            shared,
             in_flight: InFlight::default(),
             barriers: std::array::from_fn(|_| Barrier::default()),
+            cluster_barrier: ClusterBarrier::default(),
+            lanes: alive.clone(),
             woken: vec![0; alive.len()],
             alive,
         };
         for (index, &lanes) in block.alive.iter().enumerate() {
-            let mut registers = spare.pop().unwrap_or_default();
             let function = &context.program.functions[kernel.function];
-            registers.reset(&function.frame);
+            let registers = match spare.pop() {
+                Some(mut registers) => {
+                    registers.reuse(&function.frame);
+                    registers
+                }
+                None => {
+                    let mut registers = Registers::default();
+                    registers.reset(&function.frame);
+                    registers
+                }
+            };
             let base = registers.base();
             let group = Group {
                 pc: function.entry,
@@ -220,9 +222,10 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
                 base,
                 function: kernel.function as u32,
                 local: 0,
-                turns: 0,
+                gave_way: 0,
             };
             let mut warp = Warp::new(index, rank as usize, registers, group);
+            warp.open_local(0, function.frame.local_bytes, lanes);
             fill_frame(&mut warp, &block, context, kernel.function as u32, 0, lanes);
             cluster.warps.push(warp);
         }
@@ -231,21 +234,31 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
     cluster
 }
 
-/// Gives every warp of a cluster a turn.
-fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut random: Option<&mut Random>) -> Round {
+/// Gives every warp of a cluster a turn, in an epoch that what it does itself goes on from.
+fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut random: Option<&mut Random>, epoch: u64) -> Round {
     let effects = worker.effects;
     let mut order: Vec<u32> = (0..cluster.warps.len() as u32).collect();
     if let Some(random) = &mut random {
         random.shuffle(&mut order);
     }
-    let (mut done, mut spinning) = (true, false);
+    let (mut done, mut computing, mut spinning) = (true, false, false);
     for index in order {
         let slice = random.as_mut().map_or(SLICE, |random| 1 + (random.next() % 192) as u32);
         let warp = &mut cluster.warps[index as usize];
         match run_warp(warp, &mut cluster.blocks, context, worker, slice) {
             Turn::Done => continue,
             Turn::Stopped => return Round::Done,
-            Turn::Yielded | Turn::Expired => spinning = true,
+            Turn::Yielded | Turn::Expired => {
+                let warp = &mut cluster.warps[index as usize];
+                let now = epoch.wrapping_add(worker.effects - effects);
+                let mut cycle = std::mem::take(&mut warp.cycle);
+                if cycle.note(now, || warp.state()) {
+                    spinning = true;
+                } else {
+                    computing = true;
+                }
+                warp.cycle = cycle;
+            }
             Turn::Blocked => {}
         }
         done = false;
@@ -255,6 +268,8 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
         Round::Done
     } else if worker.effects != effects {
         Round::Moved
+    } else if computing {
+        Round::Computing
     } else if spinning {
         Round::Spinning
     } else {
@@ -273,46 +288,6 @@ fn wake(cluster: &mut Cluster) {
             }
         }
     }
-}
-
-/// Looks again at the barriers of a block whose warp has lost lanes: nobody waits for those that have ended.
-pub(crate) fn lanes_left(cx: &mut Cx, rank: usize, _warp: usize) {
-    for id in 0..BARRIERS {
-        cx.blocks[rank].complete_barrier(id);
-    }
-}
-
-/// Says why a cluster is stuck: who waits where.
-fn explain(cluster: &mut Cluster, context: &Context, worker: &mut Worker) {
-    let mut waits: Vec<(u32, [u32; 3], usize, Mask)> = Vec::new();
-    for warp in &cluster.warps {
-        for group in &warp.groups {
-            waits.push((group.pc, cluster.blocks[warp.rank].coordinates, warp.index, group.lanes));
-        }
-    }
-    waits.sort_by_key(|(pc, block, warp, _)| (*pc, *block, *warp));
-    let Some(&(pc, block, warp, lanes)) = waits.first() else { return };
-    let mut message = String::from("nothing can go on");
-    for &(pc, [x, y, z], warp, lanes) in waits.iter().take(16) {
-        let place = context.place(pc);
-        message +=
-            &format!("\n    block ({x}, {y}, {z}) warp {warp} lanes {} wait at {place}: `{}`", list(lanes), place.instruction);
-    }
-    if waits.len() > 16 {
-        message += &format!("\n    and {} more", waits.len() - 16);
-    }
-    let lane = lanes_of(lanes).next().unwrap_or(0);
-    worker.findings.report(Kind::Deadlock, pc, || Finding {
-        kind: Kind::Deadlock,
-        message,
-        kernel: context.kernel.name.clone(),
-        place: Some(context.place(pc)),
-        block,
-        thread: context.thread(warp, lane),
-        address: None,
-        buffer: None,
-        count: 1,
-    });
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): enough to draw an order.

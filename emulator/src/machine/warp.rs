@@ -1,5 +1,8 @@
 //! A warp: its registers and the groups of lanes that are at one place of the program.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::progress::Cycle;
 use super::registers::{Base, Mask, Registers, WARP};
 use crate::check::products::Products;
 use crate::memory::bits::Bits;
@@ -18,12 +21,12 @@ pub(crate) struct Group {
     pub function: u32,
     /// Byte offset of the current frame in each lane's local memory.
     pub local: u32,
-    /// Raised each time that the group gave way; the group that gave way least often goes first.
-    pub turns: u64,
+    /// When it last gave way, by the warp's clock; the group for which that is longest ago goes first.
+    pub gave_way: u64,
 }
 
 /// One call that has not returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Return {
     pub pc: u32,
     pub base: Base,
@@ -32,7 +35,7 @@ pub(crate) struct Return {
 }
 
 /// Whether a group can go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     Ready,
     /// The instruction at `pc` was executed and waits; something else will set `Woken`.
@@ -41,6 +44,8 @@ pub(crate) enum State {
     Woken,
     /// Arrived at a `.sync` instruction and waits for other lanes of its own warp.
     Meeting,
+    /// All whom it waited for at a `.sync` instruction have come, or have ended.
+    Met,
 }
 
 /// One warp of a block.
@@ -59,40 +64,81 @@ pub(crate) struct Warp {
     pub local_defined: Bits,
     /// What its asynchronous products use.
     pub products: Products,
+    /// Times that a group gave way.
+    pub clock: u64,
+    /// Whether it goes round in circles.
+    pub cycle: Cycle,
 }
 
 impl Warp {
     /// A warp whose lanes are all in one group.
     pub(crate) fn new(index: usize, rank: usize, registers: Registers, group: Group) -> Self {
-        let groups = vec![group];
         Self {
             index,
             rank,
             registers,
-            groups,
+            groups: vec![group],
             local: Vec::new(),
             local_stride: 0,
             local_defined: Bits::default(),
+            clock: 0,
+            cycle: Cycle::default(),
             products: Products::default(),
         }
     }
 
+    /// Everything that decides what the warp does next, as long as nobody else does anything: two equal hashes are taken for equal
+    /// states.
+    pub(crate) fn state(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        let mut groups: Vec<&Group> = self.groups.iter().collect();
+        groups.sort_by_key(|group| (group.gave_way, group.lanes));
+        for group in groups {
+            (group.pc, group.lanes, group.state, group.function, &group.stack).hash(&mut hash);
+        }
+        self.registers.hash(&mut hash);
+        self.local.hash(&mut hash);
+        hash.finish()
+    }
+
+    /// Room for a frame of local memory of which nothing is defined for `lanes`.
+    pub(crate) fn open_local(&mut self, offset: u32, bytes: u32, lanes: Mask) {
+        let end = offset as usize + bytes as usize;
+        if end > self.local_stride {
+            self.grow_local(end.max(2 * self.local_stride));
+        }
+        self.forget_local(offset as usize, bytes as usize, lanes);
+    }
+
+    /// Copies bytes between two frames of some lanes' local memory, with what is known of them; both lie inside.
+    pub(crate) fn copy_local(&mut self, lanes: Mask, from: usize, to: usize, bytes: usize) {
+        for lane in (0..WARP).filter(|lane| lanes >> lane & 1 == 1) {
+            let start = lane * self.local_stride;
+            self.local.copy_within(start + from..start + from + bytes, start + to);
+            for at in (0..bytes).step_by(32) {
+                let count = (bytes - at).min(32) as u32;
+                let defined = self.local_defined.get(start + from + at, count);
+                self.local_defined.put(start + to + at, count, defined);
+            }
+        }
+    }
+
     /// Makes each lane's local memory at least `stride` bytes; what is there stays.
-    pub(crate) fn grow_local(&mut self, stride: usize) {
+    fn grow_local(&mut self, stride: usize) {
         let stride = stride.next_multiple_of(64);
         let (mut bytes, mut defined) = (vec![0; stride * WARP], Bits::new(stride * WARP));
         for lane in 0..WARP {
             let (from, to) = (lane * self.local_stride, lane * stride);
             bytes[to..to + self.local_stride].copy_from_slice(&self.local[from..from + self.local_stride]);
-            for at in 0..self.local_stride {
-                defined.put(to + at, 1, self.local_defined.get(from + at, 1));
+            for at in (0..self.local_stride).step_by(32) {
+                defined.put(to + at, 32, self.local_defined.get(from + at, 32));
             }
         }
         (self.local, self.local_defined, self.local_stride) = (bytes, defined, stride);
     }
 
     /// Makes a range of some lanes' local memory undefined again.
-    pub(crate) fn forget_local(&mut self, offset: usize, bytes: usize, lanes: Mask) {
+    fn forget_local(&mut self, offset: usize, bytes: usize, lanes: Mask) {
         for lane in (0..WARP).filter(|lane| lanes >> lane & 1 == 1) {
             for at in (0..bytes).step_by(32) {
                 self.local_defined.put(lane * self.local_stride + offset + at, (bytes - at).min(32) as u32, 0);
@@ -117,7 +163,7 @@ impl Warp {
                 {
                     group.lanes |= other.lanes;
                     group.state = State::Ready;
-                    group.turns = group.turns.min(other.turns);
+                    group.gave_way = group.gave_way.min(other.gave_way);
                     merged.push(at + 1 + offset);
                 }
             }

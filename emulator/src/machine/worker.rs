@@ -1,6 +1,8 @@
 //! Runs one warp: the loop that everything else is called from.
 
-use super::block::Block;
+use std::cmp::Reverse;
+
+use super::block::{BARRIERS, Block};
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
 use super::registers::{Lanes, Mask, WARP};
@@ -9,7 +11,7 @@ use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
 use crate::count::Tally;
 use crate::memory::LOCAL_WINDOW;
-use crate::program::{Address, Instruction, Meeting, Program, Special};
+use crate::program::{Address, Instruction, Meeting, Program, Special, next_frame};
 
 /// What one thread of the host keeps for itself while it runs warps.
 pub(crate) struct Worker {
@@ -20,6 +22,8 @@ pub(crate) struct Worker {
     pub effects: u64,
     /// Warp instructions executed.
     pub executed: u64,
+    /// What `printf` wrote, with the index of the block.
+    pub printed: Vec<(u32, String)>,
     /// Lines of the trace.
     pub trace: Vec<String>,
     /// The allocation that was accessed last: likely the next one too.
@@ -41,27 +45,27 @@ pub(crate) enum Turn {
     Stopped,
 }
 
-/// Runs a warp until it has to wait, gives way, or has executed `slice` instructions.
-pub(crate) fn run_warp(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
+/// A warp's turn; [`super::simd::run_warp`] calls it compiled for the processor.
+#[inline(always)]
+pub(crate) fn turn(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker, slice: u32) -> Turn {
     let mut left = slice;
     loop {
         let Some(index) = choose(warp, blocks, launch, worker) else {
             return if warp.groups.is_empty() { Turn::Done } else { Turn::Blocked };
         };
         let mut group = warp.groups.swap_remove(index);
-        let resumed = group.state == State::Woken;
-        group.state = State::Ready;
+        let state = std::mem::replace(&mut group.state, State::Ready);
         // Lanes that wait further on are met there, so that the warp becomes whole again.
-        let limit =
-            warp.groups.iter().filter(|other| other.state != State::Waiting && other.pc > group.pc && other.base == group.base);
-        let limit = limit.map(|other| other.pc).min().unwrap_or(u32::MAX);
+        let ahead = |other: &&Group| other.state != State::Waiting && other.pc >= group.pc && other.base == group.base;
+        let limit = warp.groups.iter().filter(ahead).map(|other| other.pc.max(group.pc + 1)).min().unwrap_or(u32::MAX);
         warp.registers.go_to(group.base);
         let rank = warp.rank;
-        let mut cx = Cx { warp, active: 0, pc: group.pc, resumed, blocks, rank, launch, worker };
-        let end = run_group(&mut cx, &mut group, limit, &mut left);
+        let mut cx = Cx { warp, active: 0, pc: group.pc, resumed: state == State::Woken, blocks, rank, launch, worker };
+        let end = run_group(&mut cx, &mut group, state == State::Met, limit, &mut left);
         if group.lanes != 0 {
             if matches!(end, End::Gave | End::Expired) {
-                group.turns += 1;
+                warp.clock += 1;
+                group.gave_way = warp.clock;
             }
             warp.groups.push(group);
         }
@@ -86,16 +90,18 @@ enum End {
     Stopped,
 }
 
-/// The group to run next: of those that gave way least often the one deepest in calls and lowest in the program, so that lanes
-/// that took a longer way catch up with those that wait where the ways join.
+/// The group to run next: of those that never gave way the one deepest in calls and lowest in the program, so that lanes that took
+/// a longer way catch up with those that wait where the ways join; else the one that gave way longest ago.
 fn choose(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker) -> Option<usize> {
+    // Groups that this adds are not waiting.
     for index in 0..warp.groups.len() {
         if warp.groups[index].state == State::Meeting {
             reconsider(warp, index, blocks, launch, worker);
         }
     }
-    let ready = warp.groups.iter().enumerate().filter(|(_, group)| matches!(group.state, State::Ready | State::Woken));
-    ready.min_by_key(|(_, group)| (group.turns, std::cmp::Reverse(group.stack.len()), group.pc)).map(|(index, _)| index)
+    let waits = |state: State| matches!(state, State::Waiting | State::Meeting);
+    let ready = warp.groups.iter().enumerate().filter(|(_, group)| !waits(group.state));
+    ready.min_by_key(|(_, group)| (group.gave_way, Reverse(group.stack.len()), group.pc)).map(|(index, _)| index)
 }
 
 /// Lets a group that waits at a `.sync` instruction go on if all whom it waits for have come or exited.
@@ -106,17 +112,28 @@ fn reconsider(warp: &mut Warp, index: usize, blocks: &mut [Block], launch: &Cont
     let mut cx = Cx { warp, active: lanes, pc, resumed: false, blocks, rank, launch, worker };
     let Some(meeting) = launch.program.instructions[pc as usize].meeting else { return };
     let (complete, _) = gathered(&mut cx, meeting, lanes);
-    if complete != lanes {
+    if complete == 0 {
         return;
     }
     // Nobody joined, or the groups would have merged: the missing lanes have ended since this group arrived.
-    cx.report(Kind::MissingLanes, lanes.trailing_zeros() as usize, || {
-        format!("lanes {} came, but others that the mask names ended without executing this instruction", list(lanes))
-    });
-    cx.warp.groups[index].state = State::Woken;
+    if !matches!(meeting, Meeting::Barrier) {
+        cx.report(Kind::MissingLanes, complete.trailing_zeros() as usize, || {
+            format!("lanes {} came, but others that the mask names ended without executing this instruction", list(complete))
+        });
+    }
+    let mut met = cx.warp.groups[index].clone();
+    (met.lanes, met.state) = (complete, State::Met);
+    if complete == lanes {
+        cx.warp.groups[index] = met;
+    } else {
+        cx.warp.groups[index].lanes &= !complete;
+        cx.warp.groups.push(met);
+    }
 }
 
-fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End {
+/// Executes instructions of a group; `met`: whom the first of them waits for has come.
+#[inline(always)]
+fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &mut u32) -> End {
     let instructions: &[Instruction] = &cx.launch.program.instructions;
     let checked = cx.launch.checked;
     let followed = cx.launch.launch.trace.map_or(0, |trace| {
@@ -129,11 +146,24 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
         cx.pc = pc;
         cx.active = active;
         cx.worker.executed += 1;
-        let tally = &mut cx.worker.tallies[pc as usize];
-        tally.warps += 1;
-        tally.threads += u64::from(active.count_ones());
+        *left = left.saturating_sub(1);
         if checked && let Some(guard) = instruction.guard {
             check_guard(cx, guard.register.id, group.lanes);
+        }
+        if active != 0
+            && let Some(meeting) = instruction.meeting
+            && !cx.resumed
+            && !std::mem::take(&mut met)
+        {
+            let (complete, missing) = gathered(cx, meeting, active);
+            if missing != 0 {
+                return park(cx, group, active, complete);
+            }
+        }
+        if !cx.resumed {
+            let tally = &mut cx.worker.tallies[pc as usize];
+            tally.warps += 1;
+            tally.threads += u64::from(active.count_ones());
         }
         let mut sources = String::new();
         if followed != 0 {
@@ -142,22 +172,16 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
         }
         let flow = if active == 0 {
             Flow::Next
+        } else if checked {
+            execute_checked(cx, instruction)
         } else {
-            if let Some(meeting) = instruction.meeting
-                && !cx.resumed
-            {
-                let (complete, missing) = gathered(cx, meeting, active);
-                if missing != 0 || complete != active {
-                    return park(cx, group, active, complete);
-                }
-            }
-            if checked { execute_checked(cx, instruction) } else { instruction.op.execute(cx) }
+            instruction.op.execute(cx)
         };
         if followed != 0 && !matches!(flow, Flow::Wait | Flow::Call { .. }) {
             let names = &cx.launch.program.functions[group.function as usize].registers;
             trace::line(cx, instruction, names, followed, &sources);
         }
-        let was_resumed = std::mem::replace(&mut cx.resumed, false);
+        cx.resumed = false;
         match flow {
             Flow::Next => group.pc = pc + 1,
             Flow::Branch { taken, target } => {
@@ -185,15 +209,14 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
                 group.pc = pc + 1;
                 return End::Gave;
             }
-            Flow::Call { function } => {
-                debug_assert!(!was_resumed);
-                let others = group.lanes & !active;
-                if others != 0 {
-                    split(cx.warp, group, others, pc + 1);
-                }
-                if !enter(cx, group, function) {
-                    return End::Stopped;
-                }
+            Flow::Jump { lanes, target } => {
+                leave(cx, group, active, lanes);
+                group.pc = target;
+                return End::Moved;
+            }
+            Flow::Call { lanes, function } => {
+                leave(cx, group, active, lanes);
+                enter(cx, group, function);
                 return End::Moved;
             }
             Flow::Return | Flow::Exit => {
@@ -212,7 +235,6 @@ fn run_group(cx: &mut Cx, group: &mut Group, limit: u32, left: &mut u32) -> End 
             }
             Flow::Stop => return End::Stopped,
         }
-        *left = left.saturating_sub(1);
         if group.pc >= limit {
             return End::Moved;
         }
@@ -271,12 +293,17 @@ fn check_guard(cx: &mut Cx, id: u32, lanes: Mask) {
 fn gathered(cx: &mut Cx, meeting: Meeting, come: Mask) -> (Mask, Mask) {
     let alive = cx.blocks[cx.rank].alive[cx.warp.index];
     match meeting {
-        Meeting::Warp => {
+        Meeting::Warp | Meeting::Barrier => {
             let missing = alive & !come;
             (if missing == 0 { come } else { 0 }, missing)
         }
         Meeting::Members(register) => {
             let members = *cx.get(register);
+            let first = members[come.trailing_zeros() as usize % WARP];
+            if come & !first == 0 && lanes_of(come).all(|lane| members[lane] == first) {
+                let missing = first & alive & !come;
+                return (if missing == 0 { come } else { 0 }, missing);
+            }
             let (mut complete, mut missing) = (0, 0);
             for lane in lanes_of(come) {
                 let absent = members[lane] & alive & !come;
@@ -287,6 +314,14 @@ fn gathered(cx: &mut Cx, meeting: Meeting, come: Mask) -> (Mask, Mask) {
                 if members[lane] >> lane & 1 == 0 {
                     cx.report(Kind::MissingLanes, lane, || {
                         format!("lane {lane} executes this, but its mask {:#010x} does not name it", members[lane])
+                    });
+                }
+                if let Some(other) = lanes_of(members[lane] & come).find(|&other| members[other] != members[lane]) {
+                    cx.report(Kind::MissingLanes, lane, || {
+                        format!(
+                            "lane {lane} comes with the mask {:#010x}, lane {other} in it with {:#010x}",
+                            members[lane], members[other]
+                        )
                     });
                 }
             }
@@ -304,7 +339,7 @@ fn park(cx: &mut Cx, group: &mut Group, active: Mask, complete: Mask) -> End {
     if complete != 0 {
         let mut ahead = group.clone();
         ahead.lanes = complete;
-        ahead.state = State::Woken;
+        ahead.state = State::Met;
         cx.warp.groups.push(ahead);
         group.lanes &= !complete;
     }
@@ -323,21 +358,33 @@ fn split(warp: &mut Warp, group: &mut Group, lanes: Mask, pc: u32) {
 }
 
 fn exit(cx: &mut Cx, group: &mut Group) {
-    cx.blocks[cx.rank].alive[cx.warp.index] &= !group.lanes;
+    let (rank, warp) = (cx.rank, cx.warp.index);
+    cx.blocks[rank].alive[warp] &= !group.lanes;
+    cx.blocks[rank].races.timelines[warp].end(group.lanes);
     group.lanes = 0;
     cx.worker.effects += 1;
-    let (warp, rank) = (cx.warp.index, cx.rank);
-    super::scheduler::lanes_left(cx, rank, warp);
+    lanes_left(cx);
 }
 
-/// Enters a device function.
-fn enter(cx: &mut Cx, group: &mut Group, function: u32) -> bool {
-    const MAX_CALLS: usize = 256;
-    if group.stack.len() == MAX_CALLS {
-        let lane = group.lanes.trailing_zeros() as usize;
-        cx.report(Kind::InvalidOperation, lane, || format!("more than {MAX_CALLS} calls within each other"));
-        return false;
+/// Looks again at the barriers of a block and its cluster that has lost lanes: nobody waits for those that have ended.
+fn lanes_left(cx: &mut Cx) {
+    for id in 0..BARRIERS {
+        cx.complete_barrier(cx.rank, id);
     }
+    cx.complete_cluster_barrier();
+}
+
+/// Parts from a group the lanes that do not go where `lanes` go: inactive ones pass, active ones are still to execute the instruction.
+fn leave(cx: &mut Cx, group: &mut Group, active: Mask, lanes: Mask) {
+    for (others, pc) in [(group.lanes & !active, group.pc + 1), (active & !lanes, group.pc)] {
+        if others != 0 {
+            split(cx.warp, group, others, pc);
+        }
+    }
+}
+
+/// Enters a device function, whose local memory the call has made ready.
+fn enter(cx: &mut Cx, group: &mut Group, function: u32) {
     let functions = &cx.launch.program.functions;
     let caller = &functions[group.function as usize].frame;
     let callee = &functions[function as usize];
@@ -345,21 +392,15 @@ fn enter(cx: &mut Cx, group: &mut Group, function: u32) -> bool {
     cx.warp.registers.go_to(group.base);
     cx.warp.registers.enter(caller, &callee.frame, group.lanes);
     group.base = cx.warp.registers.base();
-    group.local += caller.local_bytes.next_multiple_of(16);
+    group.local = next_frame(group.local, caller.local_bytes);
     group.function = function;
     group.pc = callee.entry;
     fill_frame(cx.warp, &cx.blocks[cx.rank], cx.launch, function, group.local, group.lanes);
-    true
 }
 
-/// Gives a new frame its special registers and addresses, and room in local memory.
+/// Gives a new frame its special registers and addresses.
 pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, function: u32, local: u32, lanes: Mask) {
     let frame = &launch.program.functions[function as usize].frame;
-    let stride = (local + frame.local_bytes) as usize;
-    if stride > warp.local_stride {
-        warp.grow_local(stride);
-    }
-    warp.forget_local(local as usize, frame.local_bytes as usize, lanes);
     for &(special, register) in &frame.specials {
         let values = special_values(special, launch, block, warp.index, warp.rank);
         warp.registers.define(register, lanes, |lane| values[lane]);

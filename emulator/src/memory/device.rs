@@ -83,7 +83,7 @@ impl Resident {
         let found = self.find(address).map(|index| &self.allocations[index]).filter(|allocation| !allocation.freed);
         found
             .map(|allocation| (allocation, address - allocation.address))
-            .filter(|(allocation, offset)| offset + bytes <= allocation.bytes)
+            .filter(|(allocation, offset)| offset.checked_add(bytes).is_some_and(|end| end <= allocation.bytes))
             .ok_or_else(|| Error::Launch(format!("{bytes} bytes at {address:#x} are not within an allocation")))
     }
 
@@ -160,6 +160,35 @@ impl Allocation {
             2 => self.byte::<AtomicU16>(offset).store(value as u16, Relaxed),
             4 => self.byte::<AtomicU32>(offset).store(value as u32, Relaxed),
             _ => self.byte::<AtomicU64>(offset).store(value, Relaxed),
+        }
+    }
+
+    /// Reads 32 words that follow each other.
+    #[inline(always)]
+    pub(crate) fn load_warp(&self, offset: u64, out: &mut [u32; 32]) {
+        if offset % 8 == 0 {
+            for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let value = self.load(offset + pair as u64 * 8, 8);
+                *out = [value as u32, (value >> 32) as u32];
+            }
+        } else {
+            for (lane, out) in out.iter_mut().enumerate() {
+                *out = self.load(offset + lane as u64 * 4, 4) as u32;
+            }
+        }
+    }
+
+    /// Writes 32 words that follow each other.
+    #[inline(always)]
+    pub(crate) fn store_warp(&self, offset: u64, values: &[u32; 32]) {
+        if offset % 8 == 0 {
+            for (pair, [low, high]) in values.as_chunks::<2>().0.iter().enumerate() {
+                self.store(offset + pair as u64 * 8, 8, u64::from(*low) | u64::from(*high) << 32);
+            }
+        } else {
+            for (lane, value) in values.iter().enumerate() {
+                self.store(offset + lane as u64 * 4, 4, u64::from(*value));
+            }
         }
     }
 

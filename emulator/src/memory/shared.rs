@@ -17,7 +17,10 @@ pub(crate) const MAX_BYTES: u64 = 227 * 1024;
 /// Bits of a shared address that are the offset; above them stands the rank in the cluster plus one, or 0 for one's own block.
 pub(crate) const RANK_SHIFT: u32 = 24;
 
-const OFFSET_MASK: u32 = (1 << RANK_SHIFT) - 1;
+/// Addresses of one block.
+pub(crate) const ADDRESSES: u32 = 1 << RANK_SHIFT;
+
+const OFFSET_MASK: u32 = ADDRESSES - 1;
 
 /// The bytes, which of them exist, and which were written.
 #[derive(Debug, Default)]
@@ -49,6 +52,19 @@ impl Shared {
     /// Writes 1, 2 or 4 bytes that exist.
     #[inline(always)]
     pub(crate) fn write(&mut self, position: usize, size: u32, value: u32) {
+        let size = size as usize;
+        self.bytes[position..position + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    }
+
+    /// Reads up to 8 bytes that exist.
+    pub(crate) fn read_wide(&self, position: usize, size: u32) -> u64 {
+        let mut word = [0; 8];
+        word[..size as usize].copy_from_slice(&self.bytes[position..position + size as usize]);
+        u64::from_le_bytes(word)
+    }
+
+    /// Writes up to 8 bytes that exist.
+    pub(crate) fn write_wide(&mut self, position: usize, size: u32, value: u64) {
         let size = size as usize;
         self.bytes[position..position + size].copy_from_slice(&value.to_le_bytes()[..size]);
     }

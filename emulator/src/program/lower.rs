@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::scope::Scopes;
 use super::{
-    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, Meeting, Parameter, Program, RegisterName, Relocation,
-    SharedVariable, Special, Variable,
+    Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, MAX_LOCAL, MAX_LOCAL_ALIGN, Meeting, Parameter, Program,
+    RegisterName, Relocation, SharedVariable, Special, Variable,
 };
 use crate::isa;
 use crate::machine::execute::Execute;
@@ -25,17 +25,24 @@ pub(crate) struct Decoded {
     pub class: Class,
     pub meeting: Option<Meeting>,
     pub own_taint: bool,
+    pub strong: bool,
 }
 
 impl Decoded {
     /// An operation whose results are undefined wherever one of its sources is.
     pub(crate) fn new(class: Class, op: impl Execute + 'static) -> Result<Self> {
-        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false })
+        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false, strong: false })
     }
 
     /// It says itself which of its results are undefined.
     pub(crate) fn with_own_taint(mut self) -> Self {
         self.own_taint = true;
+        self
+    }
+
+    /// Its memory accesses may race with each other.
+    pub(crate) fn strong(mut self, strong: bool) -> Self {
+        self.strong = strong;
         self
     }
 
@@ -80,12 +87,15 @@ fn variables(module: &ast::Module, program: &mut Program) -> Result<HashMap<Stri
                 ast::Initial::Integer(bits) => *bits,
                 ast::Initial::Float(value) if variable.element == Type::F32 => u64::from((*value as f32).to_bits()),
                 ast::Initial::Float(value) => value.to_bits(),
+                ast::Initial::Address { name, .. } if function_address(module, name).is_some() => {
+                    function_address(module, name).unwrap_or_default()
+                }
                 ast::Initial::Address { name, offset, .. } => {
                     let target = *indices.get(name).ok_or_else(|| Error::Unsupported {
                         line: variable.line,
                         instruction: variable.name.clone(),
                         reason: Some(format!(
-                            "it is initialised with the address of `{name}`, which is no variable of this module"
+                            "it is initialised with the address of `{name}`, which is no variable or function of this module"
                         )),
                     })?;
                     relocations.push(Relocation { at: initial.len(), target, offset: *offset });
@@ -112,6 +122,13 @@ fn find_function<'m>(module: &'m ast::Module, name: &str) -> Option<&'m ast::Fun
     named().find(|function| function.body.is_some()).or_else(|| named().next())
 }
 
+/// The address of a function: no place in memory, but a number that calls know again, the same for all kernels.
+fn function_address(module: &ast::Module, name: &str) -> Option<u64> {
+    let function = find_function(module, name)?;
+    let number = module.functions.iter().position(|other| other.name == function.name)?;
+    Some(isa::call::function_address(number as u32))
+}
+
 /// The kernel and every device function that it can reach, itself first, each once.
 fn reachable<'m>(module: &'m ast::Module, kernel: &'m ast::Function) -> Vec<&'m ast::Function> {
     let mut order = vec![kernel];
@@ -120,13 +137,21 @@ fn reachable<'m>(module: &'m ast::Module, kernel: &'m ast::Function) -> Vec<&'m 
     while at < order.len() {
         let mut names = Vec::new();
         each_instruction(order[at].body.as_deref().unwrap_or_default(), &mut |instruction| {
+            let before = names.len();
             names.extend(instruction.operands.iter().filter_map(|operand| match operand {
-                Operand::Name(name) => Some(name.clone()),
+                Operand::Name(name) => Some(name.as_str()),
                 _ => None,
             }));
+            // A call through a register can reach what tables of functions hold.
+            if instruction.opcode == "call" && !names[before..].iter().any(|name| find_function(module, name).is_some()) {
+                names.extend(module.variables.iter().flat_map(|variable| &variable.initial).filter_map(|value| match value {
+                    ast::Initial::Address { name, .. } => Some(name.as_str()),
+                    _ => None,
+                }));
+            }
         });
         for name in names {
-            if let Some(function) = find_function(module, &name)
+            if let Some(function) = find_function(module, name)
                 && seen.insert(&function.name)
             {
                 order.push(function);
@@ -219,7 +244,7 @@ impl SharedLayout {
             module.variables.iter().filter(|variable| variable.space == Space::Shared && used.contains(variable.name.as_str()))
         {
             if variable.length.is_none() {
-                layout.dynamic_align = layout.dynamic_align.max(variable.align);
+                layout.dynamic_align = layout.dynamic_align.max(shared_align(variable)?);
                 layout.dynamic.push(variable.name.clone());
             } else {
                 let offset = layout.place(variable)?;
@@ -252,10 +277,7 @@ impl SharedLayout {
             || Error::Invalid { line: variable.line, message: format!("`{}` does not fit in shared memory", variable.name) };
         let bytes = variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes()));
         let bytes = bytes.filter(|&bytes| bytes <= crate::memory::shared::MAX_BYTES).ok_or_else(too_large)? as u32;
-        let align = variable.align.max(1).next_power_of_two().max(16);
-        if align > 1 << 16 {
-            return Err(Error::Invalid { line: variable.line, message: format!("`{}` has alignment {align}", variable.name) });
-        }
+        let align = shared_align(variable)?;
         let gap = if self.variables.is_empty() { 0 } else { SHARED_GAP };
         let offset = (self.end + gap).next_multiple_of(align);
         self.bytes = self.bytes.next_multiple_of(variable.align.max(1)) + bytes;
@@ -263,6 +285,9 @@ impl SharedLayout {
             return Err(too_large());
         }
         self.end = offset + bytes;
+        if self.end > crate::memory::shared::ADDRESSES / 2 {
+            return Err(too_large());
+        }
         self.variables.push(SharedVariable { name: variable.name.clone(), offset, bytes });
         Ok(offset)
     }
@@ -271,6 +296,16 @@ impl SharedLayout {
     fn dynamic_start(&self) -> u32 {
         super::dynamic_shared_start(self.end, self.variables.is_empty(), self.dynamic_align)
     }
+}
+
+/// What a shared variable is aligned to.
+fn shared_align(variable: &ast::Variable) -> Result<u32> {
+    const MAX: u32 = 1 << 16;
+    if variable.align > MAX {
+        let message = format!("`{}` is aligned to more than {MAX} bytes", variable.name);
+        return Err(Error::Invalid { line: variable.line, message });
+    }
+    Ok(variable.align.max(16).next_power_of_two())
 }
 
 fn names<'o>(operand: &'o Operand, found: &mut BTreeSet<&'o str>) {
@@ -282,6 +317,9 @@ fn names<'o>(operand: &'o Operand, found: &mut BTreeSet<&'o str>) {
         _ => {}
     }
 }
+
+/// Bytes of arguments that a kernel can take (PTX ISA 8.1).
+const MAX_ARGUMENTS: u32 = 32764;
 
 /// What decoders ask while one function is lowered: operands, labels, and room in its frame.
 pub(crate) struct Lowering<'m> {
@@ -299,6 +337,9 @@ pub(crate) struct Lowering<'m> {
     constants: HashMap<(Bank, u64), (u32, u32)>,
     specials: HashMap<Special, Reg<u32>>,
     addresses: HashMap<Address, Reg<u64>>,
+    carry: Option<Pred>,
+    /// Sizes of the frame's parameter variables, by offset.
+    param_bytes: HashMap<u32, u32>,
     reads: Vec<u32>,
     writes: Vec<u32>,
     critical: Vec<u32>,
@@ -346,6 +387,8 @@ impl<'m> Lowering<'m> {
             constants: HashMap::new(),
             specials: HashMap::new(),
             addresses: HashMap::new(),
+            carry: None,
+            param_bytes: HashMap::new(),
             reads: Vec::new(),
             writes: Vec::new(),
             critical: Vec::new(),
@@ -373,12 +416,13 @@ impl<'m> Lowering<'m> {
             }
             let bytes = self.bytes_of(variable)?;
             let symbol = if function.is_kernel {
-                argument = argument.next_multiple_of(variable.align.max(1).next_power_of_two());
-                let offset = argument;
-                argument += bytes;
-                Symbol::Argument { offset }
+                let fits = |end: u64| u32::try_from(end).ok().filter(|&end| end <= MAX_ARGUMENTS);
+                let offset = u64::from(argument).next_multiple_of(u64::from(variable.align.max(1).next_power_of_two()));
+                let message = format!("the kernel's parameters take more than {MAX_ARGUMENTS} bytes");
+                argument = fits(offset + u64::from(bytes)).ok_or(Error::Invalid { line: variable.line, message })?;
+                Symbol::Argument { offset: offset as u32 }
             } else {
-                let offset = self.local(variable.align, bytes);
+                let offset = self.local(variable, bytes)?;
                 if list { &mut parameters } else { &mut returns }.push((offset, bytes));
                 Symbol::Memory { space: Space::Param, offset }
             };
@@ -469,25 +513,40 @@ impl<'m> Lowering<'m> {
             }
             Space::Local | Space::Param => {
                 let bytes = self.bytes_of(variable)?;
-                Ok(Symbol::Memory { space: variable.space, offset: self.local(variable.align, bytes) })
+                Ok(Symbol::Memory { space: variable.space, offset: self.local(variable, bytes)? })
             }
             _ => Err(self.unsupported_text(variable.line, &variable.name, "a global variable inside a function")),
         }
     }
 
     fn bytes_of(&self, variable: &ast::Variable) -> Result<u32> {
-        const MAX_LOCAL: u64 = 512 * 1024;
-        let bytes =
-            variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes())).filter(|&bytes| bytes <= MAX_LOCAL);
-        let message = || format!("`{}` is larger than the {MAX_LOCAL} bytes of a thread's local memory", variable.name);
-        bytes.map(|bytes| bytes as u32).ok_or_else(|| Error::Invalid { line: variable.line, message: message() })
+        let bytes = variable.length.unwrap_or(0).checked_mul(u64::from(variable.element.bytes()));
+        match bytes {
+            Some(bytes) if bytes <= u64::from(MAX_LOCAL) => Ok(bytes as u32),
+            _ => Err(self.too_large(variable)),
+        }
+    }
+
+    fn too_large(&self, variable: &ast::Variable) -> Error {
+        let message = format!("`{}` does not fit in the {MAX_LOCAL} bytes of a thread's local memory", variable.name);
+        Error::Invalid { line: variable.line, message }
     }
 
     /// Room in the frame's local memory.
-    fn local(&mut self, align: u32, bytes: u32) -> u32 {
-        let offset = self.frame.local_bytes.next_multiple_of(align.clamp(1, 256).next_power_of_two());
+    fn local(&mut self, variable: &ast::Variable, bytes: u32) -> Result<u32> {
+        if variable.align > MAX_LOCAL_ALIGN {
+            let message = format!("`{}` is aligned to more than {MAX_LOCAL_ALIGN} bytes", variable.name);
+            return Err(Error::Invalid { line: variable.line, message });
+        }
+        let offset = self.frame.local_bytes.next_multiple_of(variable.align.max(1).next_power_of_two());
+        if offset + bytes > MAX_LOCAL {
+            return Err(self.too_large(variable));
+        }
         self.frame.local_bytes = offset + bytes;
-        offset
+        if variable.space == Space::Param && bytes > 0 {
+            self.param_bytes.insert(offset, bytes);
+        }
+        Ok(offset)
     }
 
     fn register(&mut self, ty: Type, name: &str) -> Symbol {
@@ -549,6 +608,7 @@ impl<'m> Lowering<'m> {
             own_taint: decoded.own_taint,
             watched: Box::default(),
             meeting: decoded.meeting,
+            strong: decoded.strong,
             class: decoded.class,
             line: instruction.line,
             location: instruction.location,
@@ -570,9 +630,40 @@ impl<'m> Lowering<'m> {
 
     // What decoders use.
 
-    /// The functions that this kernel reaches, to look one up by name.
+    /// What the module says of a function of the program that this kernel reaches.
     pub(crate) fn declaration(&self, function: u32) -> &'m ast::Function {
         self.functions[(function - self.first_function) as usize]
+    }
+
+    /// The addresses of all functions that this kernel can call, with their numbers in the program.
+    pub(crate) fn callable(&self) -> Vec<(u64, u32)> {
+        let functions = self.functions.iter().zip(self.first_function..);
+        let callable = functions.filter(|(function, _)| !function.is_kernel && function.body.is_some());
+        callable.filter_map(|(function, index)| Some((function_address(self.module, &function.name)?, index))).collect()
+    }
+
+    /// Offset and bytes of a variable in parameter memory that a call passes or receives; `None`: a sink.
+    pub(crate) fn passed(&self, operand: &Operand) -> Result<Option<(u32, u32)>> {
+        match operand {
+            Operand::Sink => Ok(None),
+            Operand::Name(name) => match self.symbol(name)? {
+                Symbol::Memory { space: Space::Param, offset } => {
+                    Ok(Some((*offset, self.param_bytes.get(offset).copied().unwrap_or(0))))
+                }
+                _ => Err(self.invalid(format!("`{name}` is no `.param` variable: nothing else can be passed"))),
+            },
+            _ => Err(self.invalid(format!("`{operand}` is no `.param` variable: nothing else can be passed"))),
+        }
+    }
+
+    /// The frame as it is so far, for a function without a body.
+    pub(crate) fn take_frame(&mut self) -> Frame {
+        std::mem::take(&mut self.frame)
+    }
+
+    /// Bytes of local memory that the function being lowered has.
+    pub(crate) fn local_bytes(&self) -> u32 {
+        self.frame.local_bytes
     }
 
     /// Whether the function being lowered is the kernel itself.
@@ -648,7 +739,10 @@ impl<'m> Lowering<'m> {
                 let register = self.address_register(Address::Variable { index, offset });
                 Ok((register.index, register.id))
             }
-            Symbol::Function(index) if bank == Bank::B64 => Ok(self.constant(bank, isa::call::function_address(index))),
+            Symbol::Function(index) if bank == Bank::B64 => {
+                let address = function_address(self.module, &self.declaration(index).name);
+                Ok(self.constant(bank, address.unwrap_or_default()))
+            }
             _ => Err(self.invalid(format!("`{name}` cannot be a source here"))),
         }
     }
@@ -687,6 +781,15 @@ impl<'m> Lowering<'m> {
         self.frame.specials.push((special, register));
         self.specials.insert(special, register);
         register
+    }
+
+    /// The carry flag of `add.cc` and its kin: a predicate register that no name reaches.
+    pub(crate) fn carry(&mut self) -> Pred {
+        if let Some(carry) = self.carry {
+            return carry;
+        }
+        let (index, id) = self.slot(Bank::Predicate);
+        *self.carry.insert(Pred { index, id })
     }
 
     /// A register that holds an address known only at launch or call.

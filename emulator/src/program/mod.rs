@@ -159,6 +159,18 @@ pub(crate) struct Frame {
     pub local_bytes: u32,
 }
 
+/// Where the local memory of a called function begins, if its caller's begins at `local` and has `bytes` bytes. A frame takes some
+/// room in any case, so that endless recursion comes to an end.
+pub(crate) fn next_frame(local: u32, bytes: u32) -> u32 {
+    (local + bytes + 1).next_multiple_of(MAX_LOCAL_ALIGN)
+}
+
+/// What a variable in local memory can be aligned to at most.
+pub(crate) const MAX_LOCAL_ALIGN: u32 = 128;
+
+/// Bytes of local memory that a thread can have: CUDA's limit.
+pub(crate) const MAX_LOCAL: u32 = 512 * 1024;
+
 /// A register slot that always holds `bits`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Constant {
@@ -230,6 +242,8 @@ pub(crate) struct Instruction {
     pub watched: Box<[u32]>,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
+    /// Its memory accesses are `.volatile`, `.relaxed` or stronger.
+    pub strong: bool,
     pub class: Class,
     /// Line in the PTX.
     pub line: u32,
@@ -243,6 +257,8 @@ pub(crate) struct Instruction {
 pub(crate) enum Meeting {
     /// All lanes that have not exited (`.aligned`).
     Warp,
+    /// The same, at a barrier, which itself tells of those that have exited.
+    Barrier,
     /// Those in a membermask: a 32-bit register.
     Members(Reg<u32>),
 }

@@ -29,7 +29,9 @@ impl<'a> Cx<'a> {
         let step = size.min(4);
         for (word, out) in data.words.iter_mut().enumerate().take((size as usize).div_ceil(4)) {
             let at = word as u64 * 4;
-            if lanes == !0 && step == 4 {
+            if contiguous && lanes == !0 && size == 4 {
+                allocation.load_warp(offsets[0], out);
+            } else if lanes == !0 && step == 4 {
                 for lane in 0..WARP {
                     out[lane] = allocation.load(offsets[lane] + at, 4) as u32;
                 }
@@ -65,10 +67,13 @@ impl<'a> Cx<'a> {
             return self
                 .report_at(Kind::ReadOnly, lane, Some(addresses[lane]), buffer, || "constant memory cannot be written".into());
         }
+        self.note_global_store(index, &offsets, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let step = size.min(4);
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
             let at = word as u64 * 4;
-            if lanes == !0 && step == 4 {
+            if contiguous && lanes == !0 && size == 4 {
+                allocation.store_warp(offsets[0], values);
+            } else if lanes == !0 && step == 4 {
                 for lane in 0..WARP {
                     allocation.store(offsets[lane] + at, 4, u64::from(values[lane]));
                 }
@@ -86,9 +91,6 @@ impl<'a> Cx<'a> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 allocation.set_defined(offsets[lane], size, !undefined);
             }
-        }
-        if self.checked() {
-            self.note_global(index, &offsets, lanes, size, Access::Write);
         }
     }
 
@@ -171,9 +173,7 @@ impl<'a> Cx<'a> {
         if contiguous && lanes == !0 {
             let (first, last) = (offsets[0] / SECTOR, (offsets[WARP - 1] + u64::from(size) - 1) / SECTOR);
             tally.sectors += last - first + 1;
-            for sector in first..=last {
-                touched.mark(sector, access);
-            }
+            touched.mark_run(first, last, access);
             return;
         }
         let mut sectors = [u64::MAX; WARP];

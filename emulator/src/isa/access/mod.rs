@@ -37,7 +37,7 @@ impl<const W: usize> Words<W> {
 }
 
 /// The space that a generic address means, and where its window begins.
-fn window_of(address: u64) -> (Target, u64) {
+pub(super) fn window_of(address: u64) -> (Target, u64) {
     for (window, target) in [(SHARED_WINDOW, Target::Shared), (LOCAL_WINDOW, Target::Local), (PARAM_WINDOW, Target::Argument)] {
         if address.wrapping_sub(window) < WINDOW_BYTES {
             return (target, window);
@@ -152,7 +152,7 @@ impl Cx<'_> {
     }
 
     /// Whether a lane's address is a multiple of the access's size; a finding if not.
-    fn is_aligned(&mut self, lane: usize, address: u64, size: u32) -> bool {
+    pub(crate) fn is_aligned(&mut self, lane: usize, address: u64, size: u32) -> bool {
         if address % u64::from(size) == 0 {
             return true;
         }

@@ -44,6 +44,10 @@ impl Cx<'_> {
         let Some((rank, positions, contiguous)) = self.shared_place(lanes, addresses, size) else {
             return self.each_shared(lanes, addresses, size, |cx, lane| cx.store_shared(1 << lane, addresses, size, data));
         };
+        if self.checked() {
+            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
+        }
+        self.note_shared_store(rank, &positions, lanes, size, &data.words[..(size as usize).div_ceil(4)]);
         let shared = &mut self.blocks[rank].shared;
         for (word, values) in data.words.iter().enumerate().take((size as usize).div_ceil(4)) {
             for lane in lanes_of(lanes) {
@@ -57,10 +61,6 @@ impl Cx<'_> {
                 let undefined = if data.any_undefined { data.undefined[lane] } else { 0 };
                 shared.defined.put(positions[lane] as usize, size, !undefined);
             }
-        }
-        if self.checked() {
-            self.check_in_flight(rank, &positions, lanes, size, Access::Write);
-            self.note_shared(rank, &positions, lanes, size, Access::Write);
         }
         self.count_shared(lanes, &positions, size, contiguous);
     }

@@ -1,0 +1,401 @@
+//! Races in global memory between the blocks of a launch.
+//!
+//! For each granule of 4 bytes the last write and the last read, each with its block and that block's epoch: 16 bytes. A block's
+//! epoch ends at each of its fences of the device's scope. What a block did before its last fence is left at every location that
+//! it then writes atomically or otherwise strongly; a block that reads a location so knows from then on what was left there.
+//! Fences, flags and reads by any threads of the block count, which can hide a race and never makes one up; so does the choice to
+//! keep one reader only, and that blocks of a cluster are held to be ordered as soon as they have synchronised at all.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use Ordering::{Acquire, Relaxed, Release};
+
+use crate::machine::registers::{Lanes, Mask, WARP};
+
+/// Who accessed a granule: block plus one (23 bits), its epoch (15), warp (5), instruction of the kernel (15), bytes (4), flags (2).
+/// Zero: nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+const BLOCK_SHIFT: u32 = 41;
+const EPOCH_SHIFT: u32 = 26;
+const WARP_SHIFT: u32 = 21;
+const PC_SHIFT: u32 = 6;
+const BYTES_SHIFT: u32 = 2;
+const BYTES: u64 = 15 << BYTES_SHIFT;
+const STRONG: u64 = 1;
+/// Other blocks have read it too.
+const MANY: u64 = 2;
+/// Launches of more blocks are not checked.
+pub(crate) const MAX_BLOCKS: u64 = (1 << 23) - 1;
+const MAX_EPOCH: u32 = (1 << 15) - 1;
+const MAX_PC: u32 = (1 << 15) - 1;
+
+impl Stamp {
+    pub(super) fn new(block: u32, epoch: u32, warp: usize, pc: u32, strong: bool) -> Self {
+        let fields = [(block + 1, BLOCK_SHIFT), (epoch, EPOCH_SHIFT), (warp as u32 & 31, WARP_SHIFT), (pc.min(MAX_PC), PC_SHIFT)];
+        let placed = fields.iter().fold(0, |stamp, &(field, shift)| stamp | u64::from(field) << shift);
+        Self(placed | BYTES | u64::from(strong) * STRONG)
+    }
+
+    pub(super) fn block(self) -> u32 {
+        ((self.0 >> BLOCK_SHIFT) as u32).wrapping_sub(1)
+    }
+
+    fn epoch(self) -> u32 {
+        (self.0 >> EPOCH_SHIFT) as u32 & MAX_EPOCH
+    }
+
+    pub(super) fn warp(self) -> usize {
+        (self.0 >> WARP_SHIFT) as usize & 31
+    }
+
+    /// Instruction of the kernel, counted from its first; `None` if that is too far.
+    pub(super) fn instruction(self) -> Option<u32> {
+        let pc = (self.0 >> PC_SHIFT) as u32 & MAX_PC;
+        (pc != MAX_PC).then_some(pc)
+    }
+
+    pub(super) fn is_strong(self) -> bool {
+        self.0 & STRONG != 0
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 & BYTES != 0
+    }
+
+    fn with_bytes(self, bytes: u64) -> Self {
+        Self(self.0 & !BYTES | bytes << BYTES_SHIFT & BYTES)
+    }
+}
+
+/// Epochs of other blocks, by block.
+pub(crate) type Known = HashMap<u32, u32>;
+
+/// The time of one block.
+#[derive(Debug)]
+pub(crate) struct BlockClock {
+    /// Linear index of the block in the grid.
+    pub block: u32,
+    /// The epoch of what is done now.
+    pub now: u32,
+    /// The last epoch that a fence has ended; 0 before the first.
+    fenced: u32,
+    known: Known,
+    /// Versions of the locations read last, so that one who polls need not join the same again.
+    seen: HashMap<(u32, u64), u64>,
+}
+
+impl BlockClock {
+    /// Of a block that begins.
+    pub(crate) fn new(block: u32) -> Self {
+        Self { block, now: 1, fenced: 0, known: Known::new(), seen: HashMap::new() }
+    }
+
+    /// A fence of the device's scope by a thread of the block.
+    pub(crate) fn fence(&mut self) {
+        self.fenced = self.now;
+        self.now = (self.now + 1).min(MAX_EPOCH);
+    }
+
+    /// Whether there is anything to leave or to know.
+    pub(super) fn has_ordering(&self) -> bool {
+        self.fenced != 0 || !self.known.is_empty()
+    }
+
+    fn is_before(&self, stamp: Stamp) -> bool {
+        self.known.get(&stamp.block()).is_some_and(|&known| stamp.epoch() <= known)
+    }
+
+    fn join(&mut self, other: &Known) {
+        for (&block, &epoch) in other {
+            let known = self.known.entry(block).or_insert(0);
+            *known = (*known).max(epoch);
+        }
+    }
+}
+
+/// An access that nothing orders after an earlier one of another block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conflict {
+    pub lane: usize,
+    /// First byte of the granule in its allocation.
+    pub offset: u64,
+    pub other: Stamp,
+    /// The earlier access was a write.
+    pub wrote: bool,
+}
+
+/// Granules that are cleared together when a launch first touches one of them.
+const CHUNK: usize = 512;
+
+/// What the current launch did to one allocation.
+#[derive(Debug)]
+struct Shadow {
+    /// For each granule its write and its read.
+    stamps: Box<[AtomicU64]>,
+    /// For each chunk twice the launch that it belongs to, plus one when it has been cleared.
+    launches: Box<[AtomicU32]>,
+}
+
+impl Shadow {
+    fn new(bytes: u64) -> Self {
+        let chunks = bytes.div_ceil(4).div_ceil(CHUNK as u64) as usize;
+        let zeros = vec![0u64; chunks * CHUNK * 2];
+        let stamps = zeros.into_iter().map(AtomicU64::new).collect();
+        Self { stamps, launches: (0..chunks).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// Clears the chunks of some granules if an earlier launch left something there.
+    #[inline(always)]
+    fn prepare(&self, first: usize, last: usize, launch: u32) {
+        for chunk in first / CHUNK..=last / CHUNK {
+            if self.launches[chunk].load(Acquire) != launch * 2 + 1 {
+                self.clear(chunk, launch);
+            }
+        }
+    }
+
+    #[cold]
+    fn clear(&self, chunk: usize, launch: u32) {
+        let mark = &self.launches[chunk];
+        let before = mark.load(Relaxed);
+        if before < launch * 2 && mark.compare_exchange(before, launch * 2, Relaxed, Relaxed).is_ok() {
+            if before != 0 {
+                for stamp in &self.stamps[chunk * CHUNK * 2..(chunk + 1) * CHUNK * 2] {
+                    stamp.store(0, Relaxed);
+                }
+            }
+            mark.store(launch * 2 + 1, Release);
+            return;
+        }
+        while mark.load(Acquire) != launch * 2 + 1 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// What was left at a location, and how often that has changed.
+#[derive(Debug, Default, Clone)]
+struct Left {
+    version: u64,
+    known: Arc<Known>,
+}
+
+/// What blocks left where they wrote atomically.
+#[derive(Debug, Default)]
+struct Locations {
+    left: HashMap<(u32, u64), Left>,
+    /// Epochs kept in all of them.
+    entries: usize,
+}
+
+/// Epochs to keep at locations in all; when there are more, no further races are looked for.
+const MAX_ENTRIES: usize = 1 << 23;
+
+/// The shadow of a device's global memory.
+#[derive(Debug, Default)]
+pub(crate) struct Shadows {
+    allocations: Vec<OnceLock<Shadow>>,
+    launch: u32,
+    locations: Mutex<Locations>,
+    /// Something was left somewhere.
+    ordered: AtomicBool,
+    /// Races are no longer looked for.
+    lost: AtomicBool,
+}
+
+/// Who accesses, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accessor<'a> {
+    pub clock: &'a BlockClock,
+    pub stamp: Stamp,
+    pub write: bool,
+}
+
+impl Accessor<'_> {
+    /// Whether an access may follow an earlier one.
+    fn may_follow(&self, other: Stamp) -> bool {
+        let block = other.block();
+        other.0 == 0
+            || block == self.clock.block
+            || other.is_strong() && self.stamp.is_strong()
+            || !other.overlaps(self.stamp)
+            || self.clock.is_before(other)
+    }
+}
+
+impl Shadows {
+    /// Makes ready for a launch over this many allocations.
+    pub(crate) fn begin(&mut self, allocations: usize, blocks: u64) {
+        self.allocations.resize_with(allocations, OnceLock::new);
+        if self.launch == u32::MAX / 2 - 1 {
+            self.allocations.iter_mut().for_each(|shadow| *shadow = OnceLock::new());
+            self.launch = 0;
+        }
+        self.launch += 1;
+        self.locations = Mutex::default();
+        self.ordered = AtomicBool::new(false);
+        self.lost = AtomicBool::new(blocks <= 1 || blocks > MAX_BLOCKS);
+    }
+
+    /// Forgets an allocation that was freed.
+    pub(crate) fn free(&mut self, index: usize) {
+        if let Some(shadow) = self.allocations.get_mut(index) {
+            *shadow = OnceLock::new();
+        }
+    }
+
+    /// Whether races are looked for.
+    #[inline(always)]
+    pub(super) fn is_on(&self) -> bool {
+        !self.lost.load(Relaxed)
+    }
+
+    /// Notes the accesses of a warp's lanes to `size` bytes each of an allocation, all inside.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn note(
+        &self,
+        allocation: usize,
+        bytes: u64,
+        offsets: &Lanes<u64>,
+        mask: Mask,
+        size: u32,
+        accessor: &Accessor,
+        conflict: &mut impl FnMut(Conflict),
+    ) {
+        let Some(shadow) = self.allocations.get(allocation) else { return };
+        let shadow = shadow.get_or_init(|| Shadow::new(bytes));
+        if mask == !0 {
+            let mut apart = 0;
+            for lane in 0..WARP {
+                apart |= offsets[lane] ^ offsets[0].wrapping_add(lane as u64 * u64::from(size));
+            }
+            let whole = (offsets[0] | u64::from(size) * WARP as u64) & 3 == 0;
+            if apart == 0 && whole {
+                let (first, count) = (offsets[0] as usize / 4, size as usize * WARP / 4);
+                shadow.prepare(first, first + count - 1, self.launch);
+                if run(&shadow.stamps[first * 2..(first + count) * 2], accessor) {
+                    return;
+                }
+            }
+        }
+        for lane in (0..WARP).filter(|lane| mask >> lane & 1 == 1) {
+            let (first, last) = (offsets[lane] / 4, (offsets[lane] + u64::from(size) - 1) / 4);
+            shadow.prepare(first as usize, last as usize, self.launch);
+            let within = if size >= 4 { 15 } else { ((1 << size) - 1) << (offsets[lane] & 3) };
+            let accessor = Accessor { stamp: accessor.stamp.with_bytes(within), ..*accessor };
+            for granule in first..=last {
+                let stamps = &shadow.stamps[granule as usize * 2..];
+                if let [write, read, ..] = stamps {
+                    one(write, read, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset: granule * 4, other, wrote }));
+                }
+            }
+        }
+    }
+
+    /// An atomic, volatile or otherwise strong access to a location: knows what was left there if it reads, leaves what the block
+    /// did before its last fence if it writes.
+    pub(super) fn synchronize(&self, allocation: usize, offset: u64, clock: &mut BlockClock, reads: bool, writes: bool) {
+        if !(writes && clock.has_ordering() || reads && self.ordered.load(Acquire)) {
+            return;
+        }
+        let key = (allocation as u32, offset / 4);
+        let mut locations = self.lock();
+        if reads
+            && let Some(left) = locations.left.get(&key)
+            && clock.seen.insert(key, left.version) != Some(left.version)
+        {
+            let known = Arc::clone(&left.known);
+            clock.join(&known);
+            clock.known.remove(&clock.block);
+        }
+        if writes && clock.has_ordering() {
+            let left = locations.left.entry(key).or_default();
+            let before = left.known.len();
+            let known = Arc::make_mut(&mut left.known);
+            let mut changed = false;
+            let own = (&clock.block, &clock.fenced);
+            for (&block, &epoch) in clock.known.iter().chain([own]) {
+                let slot = known.entry(block).or_insert(0);
+                changed |= *slot < epoch;
+                *slot = (*slot).max(epoch);
+            }
+            let added = known.len() - before;
+            if changed {
+                left.version += 1;
+                // The writer itself has nothing to learn from what it left.
+                clock.seen.insert(key, left.version);
+            }
+            locations.entries += added;
+            if locations.entries > MAX_ENTRIES {
+                self.lost.store(true, Relaxed);
+            }
+            self.ordered.store(true, Release);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Locations> {
+        self.locations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes accesses to whole granules side by side if only this block has touched them; whether that is so.
+#[inline(always)]
+fn run(stamps: &[AtomicU64], accessor: &Accessor) -> bool {
+    let own = accessor.stamp.0 >> BLOCK_SHIFT;
+    let (mut foreign, mut foreign_reads) = (false, false);
+    for pair in stamps.chunks_exact(2) {
+        let (write, read) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
+        foreign |= write != 0 && write >> BLOCK_SHIFT != own;
+        foreign_reads |= read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0);
+    }
+    if foreign || accessor.write && foreign_reads {
+        return false;
+    }
+    if accessor.write {
+        for pair in stamps.chunks_exact(2) {
+            pair[0].store(accessor.stamp.0, Relaxed);
+        }
+    } else if foreign_reads {
+        for pair in stamps.chunks_exact(2) {
+            let read = pair[1].load(Relaxed);
+            let many = if read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0) { MANY } else { 0 };
+            pair[1].store(accessor.stamp.0 | many, Relaxed);
+        }
+    } else {
+        for pair in stamps.chunks_exact(2) {
+            pair[1].store(accessor.stamp.0, Relaxed);
+        }
+    }
+    true
+}
+
+/// Notes an access to some bytes of one granule.
+fn one(write: &AtomicU64, read: &AtomicU64, accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
+    let (last_write, last_read) = (Stamp(write.load(Relaxed)), Stamp(read.load(Relaxed)));
+    if !accessor.may_follow(last_write) {
+        conflict(last_write, true);
+    }
+    let own = accessor.clock.block;
+    if accessor.write {
+        let hidden = last_read.0 & MANY != 0 && last_read.block() == own && accessor.clock.known.is_empty();
+        if !accessor.may_follow(last_read) || hidden && !accessor.stamp.is_strong() && last_read.overlaps(accessor.stamp) {
+            conflict(last_read, false);
+        }
+        write.store(merged(last_write, accessor.stamp, own), Relaxed);
+    } else {
+        let others = last_read.0 != 0 && last_read.block() != own && last_read.overlaps(accessor.stamp);
+        let many = if others { MANY } else { last_read.0 & MANY };
+        read.store(merged(last_read, accessor.stamp, own) | many, Relaxed);
+    }
+}
+
+/// The new stamp, which keeps the bytes of the old one if both are of one block.
+fn merged(old: Stamp, new: Stamp, own: u32) -> u64 {
+    let bytes = if old.0 != 0 && old.block() == own { old.0 & BYTES } else { 0 };
+    new.0 | bytes
+}

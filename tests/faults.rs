@@ -1,0 +1,137 @@
+//! The fault suite's correct kernels: that the corpus is well formed, and that its comparisons see a wrong result.
+
+#[path = "emulator/corpus/mod.rs"]
+#[allow(dead_code)] // each test binary uses a part
+mod corpus;
+
+use std::collections::HashSet;
+
+use corpus::{Arch, Argument, Case, Contents, Expected, Launch, Swizzle};
+
+/// The parameters of a kernel's prototype in its source; attributes and line breaks may come before the name.
+fn parameters<'a>(case: &'a Case, launch: &Launch) -> Vec<&'a str> {
+    let prototype =
+        case.source.split(&format!(" {}(", launch.kernel)).nth(1).or(case.source.split(&format!("\n{}(", launch.kernel)).nth(1));
+    let list =
+        prototype.and_then(|text| text.split(')').next()).unwrap_or_else(|| panic!("{}: no kernel {}", case.name, launch.kernel));
+    list.split(',').map(str::trim).collect()
+}
+
+#[test]
+fn launches_fit_their_prototypes() {
+    let mut names = HashSet::new();
+    for case in corpus::all() {
+        assert!(names.insert(case.name), "{} twice", case.name);
+        assert_eq!(case.source.contains("ptx_sm90.cuh"), case.arch == Arch::Compute90a, "{}", case.name);
+        for (name, _) in &case.defines {
+            assert!(case.source.contains(name), "{}: no {name}", case.name);
+        }
+        for launch in &case.launches {
+            let parameters = parameters(&case, launch);
+            assert_eq!(parameters.len(), launch.arguments.len(), "{}", case.name);
+            for (parameter, argument) in parameters.iter().zip(&launch.arguments) {
+                let fits = match argument {
+                    Argument::I32(_) => parameter.starts_with("int "),
+                    Argument::U32(_) => parameter.starts_with("u32 "),
+                    Argument::U64(_) => parameter.starts_with("u64 "),
+                    Argument::F32(_) => parameter.starts_with("float ") && !parameter.contains('*'),
+                    Argument::Buffer(name) => {
+                        let read_only = matches!(case.find(name).expect(name).contents, Contents::Input(_));
+                        parameter.ends_with(&format!("* {name}")) && (!read_only || parameter.starts_with("const "))
+                    }
+                    Argument::TensorMap(map) => parameter.ends_with(&format!("__grid_constant__ TensorMap {}_map", map.buffer)),
+                };
+                assert!(fits, "{}: {parameter} takes {argument:?}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn launches_are_small_and_legal() {
+    for case in corpus::all() {
+        for launch in &case.launches {
+            let blocks: u32 = launch.grid.iter().product();
+            let threads: u32 = launch.block.iter().product();
+            assert!((1..=8).contains(&blocks) && (32..=256).contains(&threads) && launch.shared <= 227 << 10, "{}", case.name);
+            assert!(launch.grid.iter().zip(launch.cluster).all(|(blocks, cluster)| blocks % cluster == 0), "{}", case.name);
+            let sm90 = launch.cluster != [1; 3] || launch.dependent;
+            // What blocks or launches have to do with each other shows with several blocks only.
+            assert!(!(sm90 || launch.cooperative) || blocks > 1, "{}", case.name);
+            assert!(!sm90 || case.arch == Arch::Compute90a, "{}", case.name);
+            for argument in &launch.arguments {
+                let Argument::TensorMap(map) = argument else { continue };
+                let size = map.element.size();
+                let (pitch, rows) = (map.strides[0] as usize, map.dims[1] as usize);
+                assert_eq!(case.find(map.buffer).expect(map.buffer).len(), pitch * rows, "{}", case.name);
+                assert!(pitch.is_multiple_of(16) && map.dims[0] as usize * size <= pitch, "{}", case.name);
+                assert_eq!((map.dims.len(), map.strides.len(), map.tile.len()), (2, 1, 2), "{}", case.name);
+                let inner = map.tile[0] as usize * size;
+                assert!(inner.is_multiple_of(16) && (map.swizzle == Swizzle::None || inner <= 128), "{}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn everything_written_is_expected() {
+    for case in corpus::all() {
+        assert!(!case.expected.is_empty(), "{}", case.name);
+        for expected in &case.expected {
+            let buffer = case.find(expected.buffer).expect(expected.buffer);
+            assert_eq!(buffer.len(), expected.len(), "{} {}", case.name, expected.buffer);
+            let written = matches!(buffer.contents, Contents::Output(_) | Contents::InOut(_));
+            assert!(written, "{}: {} is not written", case.name, expected.buffer);
+            if let Some((values, bounds)) = &expected.near {
+                assert!(values.iter().chain(bounds).all(|x| x.is_finite()), "{} {}", case.name, expected.buffer);
+            }
+        }
+        for buffer in &case.buffers {
+            let expected = case.expected.iter().any(|expected| expected.buffer == buffer.name);
+            let output = matches!(buffer.contents, Contents::Output(_));
+            assert!(expected || !output, "{}: nobody looks at {}", case.name, buffer.name);
+        }
+    }
+}
+
+/// Planted faults: an element poisoned, a buffer cut short, two neighbours exchanged.
+#[test]
+fn comparisons_see_wrong_results() {
+    for case in corpus::all() {
+        for expected in &case.expected {
+            let what = format!("{} {}", case.name, expected.buffer);
+            let right = expected.bytes.clone();
+            let size = expected.element.size();
+            assert_eq!(expected.check(&right), Ok(()), "{what}");
+            assert!(expected.check(&right[..right.len() - 1]).is_err(), "{what}: cut");
+            for at in [0, right.len() / size / 2 * size, right.len() - size] {
+                let mut poisoned = right.clone();
+                poisoned[at..at + size].fill(0xff);
+                assert!(expected.check(&poisoned).is_err(), "{what}: poisoned at {at}");
+            }
+            swap_is_seen(expected, &what);
+        }
+    }
+}
+
+/// An exchange of neighbours is seen wherever their results lie further apart than rounding explains, and most do.
+fn swap_is_seen(expected: &Expected, what: &str) {
+    let size = expected.element.size();
+    let pairs = (expected.len() / size).saturating_sub(1);
+    let mut distinct = 0;
+    for first in 0..pairs {
+        let mut swapped = expected.bytes.clone();
+        let (a, b) = swapped[first * size..][..2 * size].split_at_mut(size);
+        a.swap_with_slice(b);
+        let apart = match &expected.near {
+            None => swapped != expected.bytes,
+            Some((values, bounds)) => (values[first] - values[first + 1]).abs() > bounds[first] + bounds[first + 1],
+        };
+        if apart {
+            distinct += 1;
+            assert!(expected.check(&swapped).is_err(), "{what}: elements {first} and the next");
+        }
+    }
+    let state = ["semaphore", "count", "kept"].contains(&expected.buffer);
+    assert!(state || 2 * distinct >= pairs, "{what}: {distinct} of {pairs} pairs differ");
+}
