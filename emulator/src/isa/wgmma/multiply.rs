@@ -80,7 +80,7 @@ impl Multiply {
             }
         };
         let tile = tile(cx, self.b.0, self.b.1, self.kinds.1)?;
-        // All four warps read all of B; each keeps account of a quarter, so that together they do of all.
+        // The four warps read B together: each keeps account of a quarter.
         let b = fetched(cx, tile, 0, columns, |block| block % WARPS == warp)?;
         let added = holds(cx, self.scale_d) & cx.active;
         if added != 0 && added != cx.active {
@@ -149,8 +149,8 @@ fn tile(cx: &mut Cx, descriptor: Reg<u64>, major: Major, kind: Multiplicand) -> 
     }
 }
 
-/// Rows of a tile from shared memory; a finding if some lie outside. Of the blocks of 8 rows that `held` picks, nobody may
-/// overwrite the bytes before the product is waited for.
+/// Rows of a tile from shared memory; a finding if some lie outside. For the blocks of 8 rows that `held` picks, the checkers are
+/// told who reads them, and that nobody may overwrite them before the product is waited for.
 #[inline(always)]
 fn fetched(cx: &mut Cx, tile: Tile, first: u32, rows: u32, held: impl Fn(usize) -> bool) -> Option<Matrix> {
     let mut positions = Vec::with_capacity(2 * rows as usize);
@@ -183,16 +183,20 @@ fn fetched(cx: &mut Cx, tile: Tile, first: u32, rows: u32, held: impl Fn(usize) 
     Some(Matrix { registers, undefined })
 }
 
-/// Tells the checkers of the rows of 16 bytes that were read: those of the first 16 bytes of K, then those of the second.
+/// Tells the checkers of those rows of 16 bytes that this warp keeps account of; `positions` are the first 16 bytes of K of all
+/// rows, then the second.
 #[inline(never)]
 fn note(cx: &mut Cx, positions: &[u32], held: impl Fn(usize) -> bool) {
+    let rows = positions.len() / 2;
+    let held: Vec<u32> =
+        positions.iter().enumerate().filter(|(at, _)| held(at % rows / 8)).map(|(_, &position)| position).collect();
     let rank = cx.rank;
-    for part in positions.chunks(WARP) {
+    for part in held.chunks(WARP) {
         let lanes: Lanes<u32> = std::array::from_fn(|lane| part.get(lane).copied().unwrap_or(0));
         cx.note_shared(rank, &lanes, ones(part.len() as u32), 16, Access::Read);
     }
-    let (left, right) = positions.split_at(positions.len() / 2);
-    for (_, (&left, &right)) in left.iter().zip(right).enumerate().filter(|(row, _)| held(row / 8)) {
+    let (left, right) = held.split_at(held.len() / 2);
+    for (&left, &right) in left.iter().zip(right) {
         if left.abs_diff(right) == 16 {
             cx.begin_product_read(left.min(right), 32);
         } else {
