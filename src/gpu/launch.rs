@@ -74,7 +74,7 @@ pub struct LaunchConfig {
     pub grid: [u32; 3],
     /// Threads of a block in x, y, z.
     pub block: [u32; 3],
-    /// Blocks of a cluster in x, y, z; one each without clusters.
+    /// Blocks of a cluster in x, y, z. One each: no clusters, or those that the kernel itself declares (`__cluster_dims__`).
     pub cluster: [u32; 3],
     /// Dynamic shared memory of a block in bytes. Implementations raise the kernel's own limit to it.
     pub shared_bytes: u32,

@@ -112,12 +112,17 @@ fn permitted(to: Meaning, from: Meaning, round: Round, set: convert::Modifiers) 
         (I(_), I(_), Round::None) => true,
         (I(_), F(_), Round::Integral(_)) => true,
         (F(_), I(_), Round::Float(rounding)) => rounding != Rounding::NearestAway,
+        // Exact, but the ISA lets it be written.
+        (F(Format::F32), F(Format::BF16), Round::Float(rounding)) => rounding != Rounding::NearestAway,
         (F(to), F(from), Round::Float(rounding)) => narrowing(to, from) && rounding != Rounding::NearestAway,
         (F(to), F(from), Round::Integral(_)) => to == from,
         (F(to), F(from), Round::None) => !narrowing(to, from),
         _ => false,
     };
-    rounding && (!set.ftz || f32_involved) && (!(set.relu || set.satfinite) || to_half && !set.sat)
+    rounding
+        && (!set.ftz || f32_involved)
+        && (!set.sat || to != F(Format::BF16))
+        && (!(set.relu || set.satfinite) || to_half && !set.sat)
 }
 
 /// The bank of registers of so many bytes.
@@ -130,6 +135,7 @@ fn bank_of(bytes: u32) -> Bank {
 }
 
 /// The conversions that kernels are full of, on registers of the types' own widths.
+#[allow(clippy::unnecessary_cast)] // of the pairs of types some are equal
 fn common(
     i: &Instruction,
     cx: &mut Lowering,
@@ -210,6 +216,7 @@ fn packed(
     };
     Some(match (to, from, round) {
         ("tf32", "f32", Round::Float(Rounding::NearestAway)) if plain => unary(cx, i, CLASS, convert::cvt_rna_tf32_f32),
+        ("tf32", "f32", Round::Float(Rounding::NearestAway)) if relu => return None,
         ("tf32", "f32", Round::Float(rounding @ (Rounding::NearestAway | Rounding::Nearest | Rounding::Zero))) => {
             unary(cx, i, CLASS, move |a: f32| convert::cvt_tf32_f32(rounding, set, a))
         }

@@ -59,10 +59,11 @@ fn family<H: Half + 'static>(i: &Instruction, cx: &mut Lowering) -> Result<Decod
     let ftz = modifiers.accept("ftz");
     let (sat, relu) = (arithmetic && modifiers.accept("sat"), opcode == "fma" && modifiers.accept("relu"));
     let mode = Mode { ftz, sat, relu };
-    let (nan, xorsign) = match opcode {
-        "min" | "max" => (modifiers.accept("NaN"), modifiers.accept("xorsign") && modifiers.accept("abs")),
-        _ => (false, false),
-    };
+    let extremum = matches!(opcode, "min" | "max");
+    let (nan, xorsign) = (extremum && modifiers.accept("NaN"), extremum && modifiers.accept("xorsign"));
+    if xorsign && !modifiers.accept("abs") {
+        return Err(cx.unsupported(i));
+    }
     let flushing = match opcode {
         "ex2" => ftz != is_f16,
         "tanh" => !ftz,

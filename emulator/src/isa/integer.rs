@@ -1,5 +1,5 @@
 //! Integer arithmetic: `add`, `sub`, `mul`, `mad` and their 24-bit and carrying forms, `div`, `rem`, `sad`, `abs`, `neg`, `min`,
-//! `max`, `dp4a`, `dp2a`.
+//! `max`, `dp4a`, `dp2a`, `vabsdiff4`.
 
 use super::lanes::{binary, mask, ternary, unary};
 use super::modifiers;
@@ -70,23 +70,40 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             let (signs, high) = ((a.starts_with('s'), b.starts_with('s')), *part == "hi");
             ternary(cx, i, CLASS, move |a, b, c| int::dp2a(signs, high, a, b, c))
         }
+        ("vabsdiff4", ["u32", "u32", "u32"]) => {
+            ternary(cx, i, CLASS, |a: u32, b: u32, _: u32| u32::from_le_bytes(byte_differences(a, b)))
+        }
+        ("vabsdiff4", ["u32", "u32", "u32", "add"]) => ternary(cx, i, CLASS, |a: u32, b: u32, c: u32| {
+            byte_differences(a, b).into_iter().fold(c, |sum, byte| sum.wrapping_add(u32::from(byte)))
+        }),
         _ => Err(cx.unsupported(i)),
     }
 }
 
-/// `min` and `max`.
+/// The distance of each unsigned byte.
+#[inline(always)]
+fn byte_differences(a: u32, b: u32) -> [u8; 4] {
+    let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
+    std::array::from_fn(|at| a[at].abs_diff(b[at]))
+}
+
+/// `min` and `max`; `.relu` stands before the type or, as in CUDA's own headers, behind it.
 fn extremum(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     const CLASS: Class = Class::Integer;
     let least = i.opcode == "min";
     match (least, modifiers(i).as_slice()) {
-        (true, ["relu", "s32"]) => binary(cx, i, CLASS, |a: i32, b: i32| int::relu(int::min(a, b))),
-        (false, ["relu", "s32"]) => binary(cx, i, CLASS, |a: i32, b: i32| int::relu(int::max(a, b))),
+        (true, ["relu", "s32"] | ["s32", "relu"]) => binary(cx, i, CLASS, |a: i32, b: i32| int::relu(int::min(a, b))),
+        (false, ["relu", "s32"] | ["s32", "relu"]) => binary(cx, i, CLASS, |a: i32, b: i32| int::relu(int::max(a, b))),
         (true, ["u16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(int::min::<u16>, a, b)),
         (false, ["u16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(int::max::<u16>, a, b)),
         (true, ["s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(int::min::<i16>, a, b)),
         (false, ["s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(int::max::<i16>, a, b)),
-        (true, ["relu", "s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(|a: i16, b| int::relu(int::min(a, b)), a, b)),
-        (false, ["relu", "s16x2"]) => binary(cx, i, CLASS, |a, b| int::x2(|a: i16, b| int::relu(int::max(a, b)), a, b)),
+        (true, ["relu", "s16x2"] | ["s16x2", "relu"]) => {
+            binary(cx, i, CLASS, |a, b| int::x2(|a: i16, b| int::relu(int::min(a, b)), a, b))
+        }
+        (false, ["relu", "s16x2"] | ["s16x2", "relu"]) => {
+            binary(cx, i, CLASS, |a, b| int::x2(|a: i16, b| int::relu(int::max(a, b)), a, b))
+        }
         (_, [ty]) => typed!(cx, i, T = ty, [u16 s16 u32 s32 u64 s64] => match least {
             true => binary(cx, i, CLASS, int::min::<T>),
             false => binary(cx, i, CLASS, int::max::<T>),

@@ -40,20 +40,11 @@ struct Map4<D, A, B, C, E, F> {
     f: F,
 }
 
-/// Lane by lane into a register; `value` must not depend on anything that is written here.
+/// Lane by lane into a register. All lanes are computed, whether they are active or not: one loop, with no condition in it.
 #[inline(always)]
 fn write<D: Lane>(cx: &mut Cx, d: Reg<D>, value: impl Fn(usize) -> D) {
-    let active = cx.active;
-    let out: &mut Lanes<D> = cx.warp.registers.get_mut(d);
-    if active == !0 {
-        for (lane, out) in out.iter_mut().enumerate() {
-            *out = value(lane);
-        }
-    } else {
-        for (lane, out) in out.iter_mut().enumerate() {
-            *out = if active >> lane & 1 == 1 { value(lane) } else { *out };
-        }
-    }
+    let value: Lanes<D> = std::array::from_fn(value);
+    cx.set(d, &value);
 }
 
 impl<D: Lane, A: Lane, F: Fn(A) -> D + Send + Sync> Execute for Map1<D, A, F> {

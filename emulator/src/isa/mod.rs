@@ -39,7 +39,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
     let decoder: Decoder = match instruction.opcode.as_str() {
         "mov" | "cvta" | "isspacep" => moves::decode,
         "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "abs" | "neg" => arithmetic(instruction),
-        "addc" | "subc" | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => integer::decode,
+        "addc" | "subc" | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" | "vabsdiff4" => integer::decode,
         "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "copysign" | "testp" => arithmetic(instruction),
         "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "popc" | "clz" | "brev" | "bfind" | "bfe"
         | "bfi" | "bmsk" | "szext" | "fns" | "prmt" => bits::decode,

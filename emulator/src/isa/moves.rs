@@ -49,11 +49,11 @@ fn mov(i: &Instruction, cx: &mut Lowering, ty: &str) -> Result<Decoded> {
     }
     if let Operand::Name(name) = a
         && cx.symbol(name).is_err()
-        && let Some(counter) = counter(name)
+        && let Some((widths, counter)) = counter(name)
     {
         return match untyped(ty) {
-            "b32" => Decoded::new(Class::Move, Read { d: cx.dest::<u32>(d)?, counter }),
-            "b64" => Decoded::new(Class::Move, Read { d: cx.dest::<u64>(d)?, counter }),
+            "b32" if widths.contains(&32) => Decoded::new(Class::Move, Read { d: cx.dest::<u32>(d)?, counter }),
+            "b64" if widths.contains(&64) => Decoded::new(Class::Move, Read { d: cx.dest::<u64>(d)?, counter }),
             _ => Err(cx.unsupported(i)),
         };
     }
@@ -103,21 +103,28 @@ impl Execute for NotZero {
     }
 }
 
-/// Special registers that change while a warp runs, or have 64 bits. Time is the number of warp instructions that this core of
-/// the host has executed: a clock that always advances.
-fn counter(name: &str) -> Option<fn(&Cx) -> u64> {
+/// A special register's value at this moment.
+type Counter = fn(&Cx) -> u64;
+
+/// Special registers that change while a warp runs, or can be read as 64 bits, with the widths that they are read in. Time is the
+/// number of warp instructions that this core of the host has executed: a clock that always advances.
+fn counter(name: &str) -> Option<(&'static [u32], Counter)> {
     Some(match name {
-        "%clock" | "%clock64" | "%globaltimer" | "%globaltimer_lo" => |cx| cx.worker.executed,
-        "%clock_hi" | "%globaltimer_hi" => |cx| cx.worker.executed >> 32,
-        "%gridid" | "%current_graph_exec" => |_| 0,
-        _ if name.strip_prefix("%envreg").is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number < 32)) => |_| 0,
+        "%clock" | "%globaltimer_lo" => (&[32], |cx| cx.worker.executed),
+        "%clock_hi" | "%globaltimer_hi" => (&[32], |cx| cx.worker.executed >> 32),
+        "%clock64" | "%globaltimer" => (&[64], |cx| cx.worker.executed),
+        "%gridid" => (&[32, 64], |_| 0),
+        "%current_graph_exec" => (&[64], |_| 0),
+        _ if name.strip_prefix("%envreg").is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number < 32)) => {
+            (&[32], |_| 0)
+        }
         _ => return None,
     })
 }
 
 struct Read<D> {
     d: Reg<D>,
-    counter: fn(&Cx) -> u64,
+    counter: Counter,
 }
 
 impl<D: Lane> Execute for Read<D> {

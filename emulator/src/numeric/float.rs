@@ -105,7 +105,9 @@ impl Float for f32 {
 
     #[inline(always)]
     fn settle(self, _: &[f32]) -> f32 {
-        if self.is_nan() { f32::from_bits(0x7fff_ffff) } else { self }
+        // On bits: of a square root the compiler takes any NaN to be as good as this one, and drops a choice between floats.
+        let bits = self.to_bits();
+        f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { bits })
     }
 
     #[inline(always)]

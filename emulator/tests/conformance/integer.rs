@@ -78,6 +78,7 @@ fn saturation() {
         }),
         binary("min.relu.s32".into(), S32, |a, b| a.min(b).max(0)),
         binary("max.relu.s32".into(), S32, |a, b| a.max(b).max(0)),
+        binary("min.s32.relu".into(), S32, |a, b| a.min(b).max(0)),
     ]);
 }
 
@@ -110,6 +111,7 @@ fn pairs_of_16_bits() {
         pair("min.s16x2", S16, |a, b| a.min(b)),
         pair("max.s16x2", S16, |a, b| a.max(b)),
         pair("min.relu.s16x2", S16, |a, b| a.min(b).max(0)),
+        pair("max.s16x2.relu", S16, |a, b| a.max(b).max(0)),
         pair("max.relu.s16x2", S16, |a, b| a.max(b).max(0)),
     ]);
 }
@@ -181,6 +183,19 @@ fn dot_products() {
         }
     }
     run(cases);
+}
+
+#[test]
+fn distances_of_bytes() {
+    let distance = |x: &[u64], at: u32| (x[0] >> (8 * at) & 255).abs_diff(x[1] >> (8 * at) & 255);
+    run(vec![
+        exact("vabsdiff4.u32.u32.u32 $d, $a, $b, $c;", &[U32, U32, U32], U32, move |x| {
+            (0..4).map(|at| distance(x, at) << (8 * at)).sum()
+        }),
+        exact("vabsdiff4.u32.u32.u32.add $d, $a, $b, $c;", &[U32, U32, U32], U32, move |x| {
+            wrap(U32, i128::from(x[2]) + (0..4).map(|at| i128::from(distance(x, at))).sum::<i128>())
+        }),
+    ]);
 }
 
 #[test]

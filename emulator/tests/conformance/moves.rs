@@ -45,7 +45,7 @@ fn a_part_may_overwrite_what_it_came_from() {
 
 #[test]
 fn addresses_and_spaces() {
-    let shared = ".shared .align 8 .b8 tile[64]; .local .align 8 .b8 own[16]; ";
+    let shared = ".shared .align 8 .b8 tile[512]; .local .align 8 .b8 own[16]; ";
     let case = |body: &str, expected: u64| exact(format!("{{ {shared}{body} }}"), &[U32], U32, move |_| expected);
     let in_space = |space: &str, made: &str, expected: u64| {
         case(
@@ -77,7 +77,12 @@ fn addresses_and_spaces() {
             0,
         ),
         case("mov.u32 %w1, tile; mov.u32 %w2, tile+8; sub.s32 $d, %w2, %w1;", 8),
-        case("mov.u64 %l1, tile; cvta.shared.u64 %l2, %l1; st.shared.u32 [tile+4], 77; ld.u32 $d, [%l2+4];", 77),
+        // Each thread its own word, or they would race.
+        case(
+            "mov.u32 %w1, %tid.x; mov.u32 %w2, tile; mad.lo.s32 %w2, %w1, 4, %w2; cvt.u64.u32 %l1, %w2; \
+             cvta.shared.u64 %l2, %l1; st.shared.u32 [%w2], 77; ld.u32 $d, [%l2];",
+            77,
+        ),
         case("mov.u64 %l1, own; cvta.local.u64 %l2, %l1; st.u32 [%l2+4], 78; ld.local.u32 $d, [own+4];", 78),
     ]);
 }
@@ -106,6 +111,8 @@ fn forms_that_do_not_exist() {
         "mov.b8 %h1, %h2;",
         "mov.pred %p1, %r1;",
         "mov.u32 %r1, %nothing;",
+        "mov.u64 %d1, %clock;",
+        "mov.u32 %r1, %clock64;",
         "cvta.u64 %d1, %d2;",
         "cvta.shared.u32 %r1, %r2;",
         "isspacep.everywhere %p1, %d1;",

@@ -121,7 +121,7 @@ impl Exact {
         match round {
             Round::Down => below,
             Round::Up => above,
-            _ if above.is_infinite() => self.near as f32,
+            _ if above.is_infinite() || below.is_infinite() => self.near as f32,
             _ => {
                 let middle = (f64::from(below) + f64::from(above)) / 2.0;
                 match self.compare(middle) {
