@@ -200,7 +200,8 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v8" => lanes = 8,
             "acquire" if loading => {}
             "release" if !loading => {}
-            "volatile" | "relaxed" | "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "volatile" | "relaxed" | "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv"
+            | "wb" | "wt" => {}
             "mmio" => return Err(cx.refused(i, "memory-mapped devices do not exist here")),
             "L1::evict_normal"
             | "L1::evict_unchanged"

@@ -256,6 +256,9 @@ fn execute_checked(cx: &mut Cx, instruction: &Instruction) -> Flow {
     if undefined != 0 {
         check_critical(cx, instruction);
     }
+    if !instruction.watched.is_empty() {
+        cx.access_watched(&instruction.watched);
+    }
     if instruction.own_taint {
         return instruction.op.execute(cx);
     }

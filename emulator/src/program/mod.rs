@@ -239,6 +239,8 @@ pub(crate) struct Instruction {
     pub critical: Box<[u32]>,
     /// The operation says itself which destinations are undefined.
     pub own_taint: bool,
+    /// Those of its registers that asynchronous products use; empty for the products, which keep account themselves.
+    pub watched: Box<[u32]>,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
     /// How its memory accesses order others.
@@ -336,6 +338,12 @@ impl Program {
     /// `.target`: `sm_90a`.
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// What the program calls a register of the function that an instruction stands in.
+    pub(crate) fn register_name(&self, pc: u32, id: u32) -> &str {
+        let function = self.functions.iter().rfind(|function| function.entry <= pc);
+        function.and_then(|function| function.registers.get(id as usize)).map_or("", |register| &register.name)
     }
 
     /// Name of the source file that a location speaks of.
