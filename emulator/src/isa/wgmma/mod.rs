@@ -50,6 +50,8 @@ impl Execute for Wait {
     fn execute(&self, cx: &mut Cx) -> Flow {
         if cx.checked() {
             cx.wait_for_products(self.pending);
+            // The whole warp has read the operands: after the wait each of its lanes may say so to others.
+            cx.meet(cx.active);
         }
         Flow::Next
     }
