@@ -123,19 +123,28 @@ pub(crate) struct Cycle {
     epoch: u64,
     saved: u64,
     steps: u64,
+    /// States noted in this epoch.
+    notes: u32,
     /// Steps after which another state is saved; 0 while none is.
     power: u64,
     proven: bool,
 }
 
 impl Cycle {
+    /// How many times a turn should be halved: short turns tell soon whether a warp spins, long ones cost little if it computes.
+    pub(crate) fn hurry(&self, epoch: u64) -> u32 {
+        // A warp that span before something happened is likely to spin on.
+        if self.epoch == epoch || self.proven { 5u32.saturating_sub(self.notes) } else { 0 }
+    }
+
     /// Takes note of a state in an epoch; whether it is known to come again and again as long as the epoch lasts.
     pub(crate) fn note(&mut self, epoch: u64, state: impl FnOnce() -> u64) -> bool {
         if self.epoch != epoch {
-            *self = Self { epoch, ..Self::default() };
+            *self = Self { epoch, notes: u32::from(!self.proven), ..Self::default() };
         } else if !self.proven {
             let state = state();
             self.proven = self.power > 0 && state == self.saved;
+            self.notes = if self.proven { 0 } else { self.notes.saturating_add(1) };
             if self.steps == self.power {
                 (self.saved, self.steps, self.power) = (state, 0, (2 * self.power).max(1));
             }

@@ -37,6 +37,8 @@ const OVERDUE: u32 = 64;
 struct Cluster {
     blocks: Vec<Block>,
     warps: Vec<Warp>,
+    /// The epoch in which nothing will happen here.
+    spinning: Option<u64>,
 }
 
 /// How a cluster's round ended.
@@ -123,28 +125,34 @@ fn work(context: &Context) -> Worker {
     }
     let mut spare: Vec<Registers> = Vec::new();
     let mut live: VecDeque<Cluster> = VecDeque::new();
-    // Rounds since a cluster began or ended; clusters found spinning one after another in one epoch.
-    let (mut rounds, mut spinning, mut spinning_epoch) = (0, 0, 0);
+    // Since a cluster began or ended.
+    let mut rounds = 0;
     context.progress.enter();
     loop {
-        let everyone_waits = spinning >= live.len() || rounds > PATIENCE * live.len();
-        let next = if everyone_waits && live.len() < RESIDENT { context.next_cluster.fetch_add(1, Relaxed) } else { clusters };
-        if next < clusters {
-            let index = order.get(next).map_or(next, |&index| index as usize);
-            live.push_front(start(context, index, &mut spare));
-            (rounds, spinning) = (0, 0);
-        } else if spinning >= live.len() && !live.is_empty() {
-            match context.progress.sleep(spinning_epoch) {
-                Wake::Moved => spinning = 0,
+        let epoch = context.progress.epoch();
+        let ready = live.iter().position(|cluster| cluster.spinning != Some(epoch));
+        if (ready.is_none() || rounds > PATIENCE * live.len()) && live.len() < RESIDENT {
+            let next = context.next_cluster.fetch_add(1, Relaxed);
+            if next < clusters {
+                let index = order.get(next).map_or(next, |&index| index as usize);
+                live.push_front(start(context, index, &mut spare));
+                rounds = 0;
+                continue;
+            }
+        }
+        let Some(mut cluster) = ready.and_then(|ready| live.remove(ready)) else {
+            if live.is_empty() {
+                break;
+            }
+            match context.progress.sleep(epoch) {
+                Wake::Moved => continue,
                 Wake::Exhausted => break,
                 Wake::Dead => {
                     live.iter().for_each(|cluster| explain(&cluster.blocks, &cluster.warps, context, &mut worker));
                     break;
                 }
             }
-        }
-        let Some(mut cluster) = live.pop_front() else { break };
-        let epoch = context.progress.epoch();
+        };
         let (effects, executed) = (worker.effects, worker.executed);
         let round = run_round(&mut cluster, context, &mut worker, random.as_mut(), epoch);
         context.progress.moved(worker.effects - effects);
@@ -152,19 +160,17 @@ fn work(context: &Context) -> Worker {
             break;
         }
         rounds += 1;
-        spinning = match round {
-            Round::Spinning if epoch == spinning_epoch => spinning + 1,
-            Round::Spinning => 1,
-            _ => 0,
-        };
-        spinning_epoch = epoch;
         match round {
             Round::Done => {
                 spare.extend(cluster.warps.into_iter().map(|warp| warp.registers));
                 rounds = 0;
             }
             Round::Moved if rounds % PATIENCE != 0 => live.push_front(cluster),
-            Round::Moved | Round::Computing | Round::Spinning => live.push_back(cluster),
+            Round::Moved | Round::Computing => live.push_back(cluster),
+            Round::Spinning => {
+                cluster.spinning = Some(epoch);
+                live.push_back(cluster);
+            }
             Round::Stuck => explain(&cluster.blocks, &cluster.warps, context, &mut worker),
         }
     }
@@ -181,7 +187,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
     let origin = [index % per_axis[0], index / per_axis[0] % per_axis[1], index / per_axis[0] / per_axis[1]];
     let threads = launch.threads();
     let warps_per_block = threads.div_ceil(WARP as u32) as usize;
-    let mut cluster = Cluster { blocks: Vec::new(), warps: Vec::new() };
+    let mut cluster = Cluster { blocks: Vec::new(), warps: Vec::new(), spinning: None };
     for rank in 0..launch.cluster_blocks() {
         let within = [rank % extent[0], rank / extent[0] % extent[1], rank / extent[0] / extent[1]];
         let coordinates: [u32; 3] = std::array::from_fn(|axis| origin[axis] * extent[axis] + within[axis]);
@@ -230,7 +236,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
                 base,
                 function: kernel.function as u32,
                 local: 0,
-                gave_way: 0,
+                tired: false,
             };
             let mut warp = Warp::new(index, rank as usize, registers, group);
             warp.open_local(0, function.frame.local_bytes, lanes);
@@ -251,9 +257,11 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
     }
     let (mut done, mut computing, mut spinning) = (true, false, false);
     for index in order {
-        let slice = random.as_mut().map_or(SLICE, |random| 1 + (random.next() % 192) as u32);
         let warp = &mut cluster.warps[index as usize];
+        let now = epoch.wrapping_add(worker.effects - effects);
+        let slice = random.as_mut().map_or(SLICE >> warp.cycle.hurry(now), |random| 1 + (random.next() % 192) as u32);
         let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
+        // What it did last may have woken others.
         wake(cluster);
         match turn {
             Turn::Done => continue,
@@ -298,7 +306,7 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
 
 /// Makes the oldest of the asynchronous operations that have been asked for happen, or any; false if there is none.
 fn land_one(cluster: &mut Cluster, context: &Context, worker: &mut Worker, random: Option<&mut Random>) -> bool {
-    let Cluster { blocks, warps } = cluster;
+    let Cluster { blocks, warps, .. } = cluster;
     let ages = blocks.iter().enumerate().filter_map(|(rank, block)| Some((rank, block.transfers.front()?.age)));
     let chosen = match random {
         None => ages.max_by_key(|&(rank, age)| (age, std::cmp::Reverse(rank))).map(|(rank, _)| (rank, 0)),
@@ -334,7 +342,7 @@ fn is_any_overdue(cluster: &mut Cluster) -> bool {
 
 /// Passes on to each warp which of its lanes were woken by others.
 fn wake(cluster: &mut Cluster) {
-    let Cluster { blocks, warps } = cluster;
+    let Cluster { blocks, warps, .. } = cluster;
     for warp in warps {
         let woken = std::mem::take(&mut blocks[warp.rank].woken[warp.index]);
         if woken != 0 {

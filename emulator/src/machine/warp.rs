@@ -22,8 +22,8 @@ pub(crate) struct Group {
     pub function: u32,
     /// Byte offset of the current frame in each lane's local memory.
     pub local: u32,
-    /// When it last gave way, by the warp's clock; the group for which that is longest ago goes first.
-    pub gave_way: u64,
+    /// It gave way, and others go first until all have.
+    pub tired: bool,
 }
 
 /// One call that has not returned.
@@ -67,8 +67,6 @@ pub(crate) struct Warp {
     pub copies: Copies,
     /// What the threads' bulk groups hold.
     pub bulk: BulkGroups,
-    /// Times that a group gave way.
-    pub clock: u64,
     /// Whether it goes round in circles.
     pub cycle: Cycle,
 }
@@ -86,7 +84,6 @@ impl Warp {
             local: Vec::new(),
             local_stride: 0,
             local_defined: Bits::default(),
-            clock: 0,
             cycle: Cycle::default(),
         }
     }
@@ -96,9 +93,9 @@ impl Warp {
     pub(crate) fn state(&self) -> u64 {
         let mut hash = DefaultHasher::new();
         let mut groups: Vec<&Group> = self.groups.iter().collect();
-        groups.sort_by_key(|group| (group.gave_way, group.lanes));
+        groups.sort_by_key(|group| group.lanes);
         for group in groups {
-            (group.pc, group.lanes, group.state, group.function, &group.stack).hash(&mut hash);
+            (group.pc, group.lanes, group.state, group.tired, group.function, &group.stack).hash(&mut hash);
         }
         self.registers.hash(&mut hash);
         self.local.hash(&mut hash);
@@ -167,7 +164,7 @@ impl Warp {
                 {
                     group.lanes |= other.lanes;
                     group.state = State::Ready;
-                    group.gave_way = group.gave_way.min(other.gave_way);
+                    group.tired &= other.tired;
                     merged.push(at + 1 + offset);
                 }
             }

@@ -63,10 +63,7 @@ pub(crate) fn turn(warp: &mut Warp, blocks: &mut [Block], launch: &Context, work
         let mut cx = Cx { warp, active: 0, pc: group.pc, resumed: state == State::Woken, blocks, rank, launch, worker };
         let end = run_group(&mut cx, &mut group, state == State::Met, limit, &mut left);
         if group.lanes != 0 {
-            if matches!(end, End::Gave | End::Expired) {
-                warp.clock += 1;
-                group.gave_way = warp.clock;
-            }
+            group.tired |= matches!(end, End::Gave | End::Expired);
             warp.groups.push(group);
         }
         if warp.groups.len() > 1 {
@@ -90,8 +87,8 @@ enum End {
     Stopped,
 }
 
-/// The group to run next: of those that never gave way the one deepest in calls and lowest in the program, so that lanes that took
-/// a longer way catch up with those that wait where the ways join; else the one that gave way longest ago.
+/// The group to run next: the one deepest in calls and lowest in the program, so that lanes that took a longer way catch up with
+/// those that wait where the ways join; but one that gave way only when all others have.
 fn choose(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut Worker) -> Option<usize> {
     // Groups that this adds are not waiting.
     for index in 0..warp.groups.len() {
@@ -99,9 +96,12 @@ fn choose(warp: &mut Warp, blocks: &mut [Block], launch: &Context, worker: &mut 
             reconsider(warp, index, blocks, launch, worker);
         }
     }
-    let waits = |state: State| matches!(state, State::Waiting | State::Meeting);
-    let ready = warp.groups.iter().enumerate().filter(|(_, group)| !waits(group.state));
-    ready.min_by_key(|(_, group)| (group.gave_way, Reverse(group.stack.len()), group.pc)).map(|(index, _)| index)
+    let ready = |group: &&mut Group| !matches!(group.state, State::Waiting | State::Meeting);
+    if warp.groups.iter_mut().filter(ready).all(|group| group.tired) {
+        warp.groups.iter_mut().for_each(|group| group.tired = false);
+    }
+    let candidates = warp.groups.iter_mut().enumerate().filter(|(_, group)| ready(group) && !group.tired);
+    candidates.min_by_key(|(_, group)| (Reverse(group.stack.len()), group.pc)).map(|(index, _)| index)
 }
 
 /// Lets a group that waits at a `.sync` instruction go on if all whom it waits for have come or exited.
