@@ -2,49 +2,10 @@
 
 mod host;
 
-use half::{bf16, f16};
+use host::elements::{bits, numbers, product, width};
 use host::{kernel, registers, run, run_with};
 use ptx_emulator::tensor::fragment::Fragment;
 use ptx_emulator::{Kind, Order};
-
-/// Bits of a small integer as an element of a type.
-fn bits(ty: &str, value: i32) -> u64 {
-    let sign = |shift: u32| u64::from(value < 0) << shift;
-    let magnitude = value.unsigned_abs() as usize;
-    match ty {
-        "f64" => f64::from(value).to_bits(),
-        "f32" | "tf32" => u64::from((value as f32).to_bits()),
-        "f16" => u64::from(f16::from_f32(value as f32).to_bits()),
-        "bf16" => u64::from(bf16::from_f32(value as f32).to_bits()),
-        "e4m3" => sign(7) | [0, 0x38, 0x40, 0x44, 0x48][magnitude],
-        "e5m2" => sign(7) | [0, 0x3c, 0x40, 0x42, 0x44][magnitude],
-        "s4" | "u4" => value as u64 & 15,
-        "s8" | "u8" => value as u64 & 255,
-        _ => value as u64 & 0xffff_ffff,
-    }
-}
-
-fn width(ty: &str) -> usize {
-    match ty {
-        "f64" => 64,
-        "f16" | "bf16" => 16,
-        "e4m3" | "e5m2" | "s8" | "u8" => 8,
-        "s4" | "u4" => 4,
-        _ => 32,
-    }
-}
-
-/// Small numbers, the same each time; none is negative if `unsigned`.
-fn numbers(count: usize, seed: usize, unsigned: bool) -> Vec<i32> {
-    let number = |i: usize| ((i * 7919 + seed) * 104_729 / 64 % if unsigned { 5 } else { 9 }) as i32;
-    (0..count).map(|i| number(i) - if unsigned { 0 } else { 4 }).collect()
-}
-
-/// A·B + C with A of m × k, B of k × n, all row-major.
-fn product((m, n, k): (usize, usize, usize), a: &[i32], b: &[i32], c: &[i32]) -> Vec<i32> {
-    let at = |i: usize, j: usize| (0..k).map(|x| a[i * k + x] * b[x * n + j]).sum::<i32>() + c[i * n + j];
-    (0..m * n).map(|index| at(index / n, index % n)).collect()
-}
 
 /// The words of a fragment's registers, register by register, lane by lane (f64: low word, then high word).
 fn deal(fragment: Fragment, columns: usize, ty: &str, values: &[i32]) -> Vec<u32> {
@@ -225,7 +186,7 @@ fn matrices(words: &[u32], count: usize, transpose: bool) -> Vec<u32> {
 
 #[test]
 fn ldmatrix_deals_rows_to_lanes() {
-    let words: Vec<u32> = (0..128).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+    let words: Vec<u32> = (0..128).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
     for count in [1, 2, 4] {
         for transpose in [false, true] {
             let trans = if transpose { ".trans" } else { "" };
@@ -347,7 +308,7 @@ fn movmatrix_transposes() {
     let body = "add.s64 %in0, %in0, %four;\nadd.s64 %out, %out, %four;\nld.global.b32 %a, [%in0];\n\
                 movmatrix.sync.aligned.m8n8.trans.b16 %b, %a;\nst.global.b32 [%out], %b;\n";
     let program = kernel(2, ".reg .b32 %a, %b;", body);
-    let words: Vec<u32> = (0..32).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+    let words: Vec<u32> = (0..32).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
     assert_eq!(run(&program, 32, std::slice::from_ref(&words), 32).clean(), matrices(&words, 1, true));
     let mut words = vec![Some(1); 32];
     // Row 0, columns 2 and 3: column 0 of rows 2 and 3.

@@ -299,3 +299,93 @@ fn flags_are_passed_on_from_block_to_block() {
     assert!(out[..64].iter().all(|&value| value == 6), "{:?}", &out[..8]);
     races(&Kernel::grid(6, &body.replace("membar.gl;\n        barrier", "barrier")), Kind::GlobalRace, &["ld.global", "st.global"]);
 }
+
+/// Each block writes a word of its own and counts itself; the last one adds them all up.
+const LAST: &str = "
+        setp.ne.u32 %p0, %tid, 0;
+        @%p0 bra MEET;
+        add.s32 %r0, %block, 1;
+        mul.wide.s32 %d0, %block, 4; add.s64 %d0, %d0, %out;
+        st.global.u32 [%d0], %r0;
+        membar.gl;
+        atom.global.add.u32 %r1, [%out+8192], 1;
+        st.shared.u32 [s], %r1;
+        MEET:
+        bar.sync 0;
+        ld.shared.u32 %r1, [s];
+        setp.ne.u32 %p1, %r1, 4;
+        @%p1 bra END;
+        @%p0 bra END;
+        mov.u32 %r2, 0; mov.u32 %r3, 0; mov.u64 %d0, %out;
+        SUM:
+        ld.global.u32 %r4, [%d0];
+        add.s32 %r2, %r2, %r4; add.s32 %r3, %r3, 1; add.s64 %d0, %d0, 4;
+        setp.lt.u32 %p2, %r3, 5;
+        @%p2 bra SUM;
+        st.global.u32 [%out+16384], %r2;
+        END:";
+
+#[test]
+fn the_last_block_reads_what_all_have_written() {
+    Kernel::grid(5, LAST).is_clean();
+    assert!(orders().all(|order| Kernel::grid(5, LAST).run(order).1[4096] == 15));
+    races(&Kernel::grid(5, &LAST.replace("membar.gl;", "")), Kind::GlobalRace, &["ld.global"]);
+    races(&Kernel::grid(5, &LAST.replace("membar.gl;", "fence.acq_rel.cta;")), Kind::GlobalRace, &["ld.global"]);
+    // The fence in the atomic itself.
+    let released = LAST.replace("membar.gl;", "").replace("atom.global.add", "atom.acq_rel.gpu.global.add");
+    Kernel::grid(5, &released).is_clean();
+    let narrow = released.replace("acq_rel.gpu", "acq_rel.cta");
+    races(&Kernel::grid(5, &narrow), Kind::GlobalRace, &["ld.global"]);
+}
+
+#[test]
+fn a_barrier_of_the_grid_orders_its_phases() {
+    // Everybody writes, waits until all have, and reads the next block's words.
+    let body = "
+        st.global.u32 [%there], %index;
+        bar.sync 0;
+        setp.ne.u32 %p0, %tid, 0;
+        @%p0 bra MEET;
+        membar.gl;
+        red.global.add.u32 [%out+8192], 1;
+        SPIN:
+        ld.acquire.gpu.global.u32 %r1, [%out+8192];
+        setp.lt.u32 %p1, %r1, 4;
+        @%p1 bra SPIN;
+        MEET:
+        barrier.sync 1;
+        add.s32 %r0, %index, 64; setp.gt.u32 %p0, %r0, 255; @%p0 sub.s32 %r0, %r0, 256;
+        mul.wide.s32 %d0, %r0, 4; add.s64 %d0, %d0, %out;
+        ld.global.u32 %r2, [%d0];
+        st.global.u32 [%there+16384], %r2;";
+    Kernel::grid(4, body).is_clean();
+    races(&Kernel::grid(4, &body.replace("membar.gl;", "")), Kind::GlobalRace, &["ld.global"]);
+    let released = body.replace("membar.gl;", "").replace("red.global", "red.release.gpu.global");
+    Kernel::grid(4, &released).is_clean();
+}
+
+#[test]
+fn atomics_race_with_plain_accesses_only() {
+    Kernel::grid(4, "red.global.add.u32 [%out], 1; atom.global.max.u32 %r0, [%out+4], %tid;").is_clean();
+    let read = "red.global.add.u32 [%out], 1; ld.global.u32 %r0, [%out]; st.global.u32 [%there+16384], %r0;";
+    races(&Kernel::grid(4, read), Kind::GlobalRace, &["ld.global", "red.global"]);
+    let shared = "
+        mov.u32 %r1, 0; setp.eq.u32 %p0, %tid, 0;
+        @%p0 st.shared.u32 [s], %r1;
+        bar.sync 0;
+        red.shared.add.u32 [s], 1;
+        bar.sync 0, 96;
+        ld.shared.u32 %r0, [s];
+        st.global.u32 [%there], %r0;";
+    Kernel::block(96, shared).is_clean();
+    races(&Kernel::block(96, &shared.replace("bar.sync 0, 96;", "")), Kind::SharedRace, &["ld.shared", "red.shared"]);
+    let early = shared.replace("bar.sync 0;", "");
+    for order in orders() {
+        // In some orders the sum is undefined as well.
+        let (findings, _) = Kernel::block(96, &early).run(order);
+        assert!(findings.iter().any(|finding| finding.kind == Kind::SharedRace), "{order:?}: {findings:?}");
+    }
+    // The counter is set by one block while others may count already.
+    let reset = "setp.eq.u32 %p0, %index, 0; mov.u32 %r1, 0; @%p0 st.global.u32 [%out], %r1; red.global.add.u32 [%out], 1;";
+    races(&Kernel::grid(4, reset), Kind::GlobalRace, &["@%p0 st.global", "red.global"]);
+}

@@ -1,5 +1,6 @@
 //! What a kernel did wrong, and how it is told.
 
+pub(crate) mod products;
 pub(crate) mod proxy;
 pub(crate) mod races;
 

@@ -3,6 +3,7 @@
 use super::modifiers;
 use crate::Result;
 use crate::check::Kind;
+use crate::machine::block::{BARRIERS, Barrier};
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::registers::{Mask, Pred, Reg, WARP};
 use crate::machine::worker::list;
@@ -45,7 +46,7 @@ impl Execute for Numbered {
                 format!("lanes {lane} and {other} of a warp name barriers {id} and {} in one instruction", ids[other])
             });
         }
-        if id >= crate::machine::block::BARRIERS {
+        if id >= BARRIERS {
             cx.report(Kind::InvalidOperation, lane, || format!("there is no barrier {id}: a block has 0 to 15"));
             return Flow::Stop;
         }
@@ -97,6 +98,9 @@ impl Cx<'_> {
         let block = self.block();
         let warps = block.alive.len();
         let everyone = (warps * WARP) as u32;
+        if block.barriers.len() <= id {
+            block.barriers.resize_with(id + 1, Barrier::default);
+        }
         let barrier = &mut block.barriers[id];
         if barrier.is_idle() {
             barrier.arrived = vec![0; warps];

@@ -73,8 +73,6 @@ struct Store<const W: usize> {
     elements: Box<[Element]>,
     size: u32,
     bytes: u32,
-    /// A fence comes before (`.release`), its scope beyond the cluster or not.
-    fences: Option<bool>,
 }
 
 impl<const W: usize> Execute for Load<W> {
@@ -92,9 +90,6 @@ impl<const W: usize> Execute for Load<W> {
 impl<const W: usize> Execute for Store<W> {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
-        if let Some(device) = self.fences {
-            cx.fence(device);
-        }
         let addresses = self.address.addresses(cx);
         let mut data = Words::<W>::zero();
         for element in &self.elements {
@@ -191,8 +186,8 @@ impl Element {
 }
 
 pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
-    let (mut target, mut class, mut lanes, mut ty, mut strong) = (Target::Generic, Class::Global, 1, None, false);
-    let (mut releases, mut device, mut operands) = (false, false, i.operands.as_slice());
+    let (mut target, mut class, mut lanes, mut ty) = (Target::Generic, Class::Global, 1, None);
+    let mut operands = i.operands.as_slice();
     let loading = i.opcode != "st";
     for modifier in modifiers(i) {
         match modifier {
@@ -203,11 +198,10 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
             "v2" => lanes = 2,
             "v4" => lanes = 4,
             "v8" => lanes = 8,
-            "volatile" | "relaxed" => strong = true,
-            "acquire" if loading => strong = true,
-            "release" if !loading => (strong, releases) = (true, true),
-            "gpu" | "sys" => device = true,
-            "nc" | "weak" | "cta" | "cluster" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
+            "acquire" if loading => {}
+            "release" if !loading => {}
+            "volatile" | "relaxed" | "nc" | "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv"
+            | "wb" | "wt" => {}
             "mmio" => return Err(cx.refused(i, "memory-mapped devices do not exist here")),
             "L1::evict_normal"
             | "L1::evict_unchanged"
@@ -235,7 +229,7 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         return Err(cx.unsupported(i));
     }
     if ty == Type::B128 {
-        return wide(i, cx, loading, (register, address, target), class, strong);
+        return wide(i, cx, loading, (register, address, target), class);
     }
     let size = ty.bytes();
     let mut elements = Vec::new();
@@ -283,13 +277,12 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     {
         return Decoded::new(class, LoadArgument { offset, elements, size, signed });
     }
-    let fences = releases.then_some(device);
     macro_rules! sized {
         ($words:literal) => {
             if loading {
                 Decoded::new(class, Load::<$words> { target, address, elements, size, signed, bytes })
             } else {
-                Decoded::new(class, Store::<$words> { target, address, elements, size, bytes, fences })
+                Decoded::new(class, Store::<$words> { target, address, elements, size, bytes })
             }
         };
     }
@@ -300,7 +293,7 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         32 => sized!(8),
         _ => return Err(cx.unsupported(i)),
     }?;
-    Ok(decoded.with_own_taint().strong(strong))
+    Ok(decoded.with_own_taint())
 }
 
 /// 128 bits from or to a register of two slots, the low half first.
@@ -310,7 +303,6 @@ fn wide(
     loading: bool,
     (register, address, target): (&Operand, AddressOperand, Target),
     class: Class,
-    strong: bool,
 ) -> Result<Decoded> {
     let (ty, bank, index, id) = cx.any_register(register)?;
     if ty != Type::B128 {
@@ -324,7 +316,7 @@ fn wide(
     let decoded = if loading {
         Decoded::new(class, Load::<4> { target, address, elements, size: 8, signed: false, bytes: 16 })
     } else {
-        Decoded::new(class, Store::<4> { target, address, elements, size: 8, bytes: 16, fences: None })
+        Decoded::new(class, Store::<4> { target, address, elements, size: 8, bytes: 16 })
     }?;
-    Ok(decoded.with_own_taint().strong(strong))
+    Ok(decoded.with_own_taint())
 }

@@ -37,6 +37,7 @@ mod reduction;
 mod store_async;
 mod tensor_copy;
 mod warp;
+mod wgmma;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};
@@ -66,6 +67,7 @@ pub(crate) fn decode(instruction: &Instruction, lowering: &mut Lowering) -> Resu
         "call" => call::decode,
         "bar" | "barrier" => barrier::decode,
         "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => matrix::decode,
+        "wgmma" => wgmma::decode,
         "membar" | "fence" => fence::decode,
         _ => return Err(lowering.unsupported(instruction)),
     };

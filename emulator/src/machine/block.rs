@@ -22,13 +22,14 @@ pub(crate) struct Block {
     pub shared: Shared,
     /// What asynchronous operations have yet to write and read there.
     pub in_flight: InFlight,
+    /// The numbered barriers, up to the highest that was used.
+    pub barriers: Vec<Barrier>,
     /// The `mbarrier` objects there, by their position.
     pub mbarriers: BTreeMap<usize, Object>,
     /// Which writes by threads copies can see.
     pub proxies: Proxies,
     /// Asynchronous operations that the block's threads have asked for and that are not done.
     pub transfers: VecDeque<Transfer>,
-    pub barriers: [Barrier; BARRIERS],
     /// The cluster's barrier; that of rank 0 is the one in use.
     pub cluster_barrier: ClusterBarrier,
     /// Lanes of each warp that exist.

@@ -273,6 +273,12 @@ impl Registers {
         self.set_undefined(register.id, lanes, 0);
     }
 
+    /// Place of a register of the current frame, by its definedness id, among those of all frames.
+    #[inline(always)]
+    pub(crate) fn place(&self, id: u32) -> usize {
+        self.base.undefined + id as usize
+    }
+
     /// Lanes of a register that hold no defined value.
     #[inline(always)]
     pub(crate) fn undefined(&self, id: u32) -> Mask {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::{Barrier, Block, ClusterBarrier};
+use super::block::{Block, ClusterBarrier};
 use super::execute::Cx;
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
@@ -208,7 +208,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             mbarriers: BTreeMap::new(),
             proxies: Proxies::default(),
             transfers: VecDeque::new(),
-            barriers: std::array::from_fn(|_| Barrier::default()),
+            barriers: Vec::new(),
             cluster_barrier: ClusterBarrier::default(),
             lanes: alive.clone(),
             woken: vec![0; alive.len()],

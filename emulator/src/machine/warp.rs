@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::progress::Cycle;
 use super::registers::{Base, Mask, Registers, WARP};
+use crate::check::products::Products;
 use crate::isa::bulk_group::BulkGroups;
 use crate::isa::cp_async::Copies;
 use crate::memory::bits::Bits;
@@ -67,6 +68,8 @@ pub(crate) struct Warp {
     pub copies: Copies,
     /// What the threads' bulk groups hold.
     pub bulk: BulkGroups,
+    /// What its asynchronous products use.
+    pub products: Products,
     /// Whether it goes round in circles.
     pub cycle: Cycle,
 }
@@ -85,6 +88,7 @@ impl Warp {
             local_stride: 0,
             local_defined: Bits::default(),
             cycle: Cycle::default(),
+            products: Products::default(),
         }
     }
 

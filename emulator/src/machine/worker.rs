@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::block::{BARRIERS, Block};
+use super::block::Block;
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
 use super::registers::{Lanes, Mask, WARP};
@@ -256,6 +256,9 @@ fn execute_checked(cx: &mut Cx, instruction: &Instruction) -> Flow {
     if undefined != 0 {
         check_critical(cx, instruction);
     }
+    if !instruction.watched.is_empty() {
+        cx.access_watched(&instruction.watched);
+    }
     if instruction.own_taint {
         return instruction.op.execute(cx);
     }
@@ -365,7 +368,7 @@ fn exit(cx: &mut Cx, group: &mut Group) {
 
 /// Looks again at the barriers of a block and its cluster that has lost lanes: nobody waits for those that have ended.
 fn lanes_left(cx: &mut Cx) {
-    for id in 0..BARRIERS {
+    for id in 0..cx.block().barriers.len() {
         cx.complete_barrier(cx.rank, id);
     }
     cx.complete_cluster_barrier();

@@ -10,6 +10,7 @@ use super::{
     Address, Class, Constant, Frame, Function, Guard, Instruction, Kernel, MAX_LOCAL, MAX_LOCAL_ALIGN, Meeting, Parameter, Program,
     RegisterName, Relocation, SharedVariable, Special, Variable,
 };
+use crate::check::races::Strength;
 use crate::isa;
 use crate::machine::execute::Execute;
 use crate::machine::registers::{Bank, Lane, Pred, Reg};
@@ -25,24 +26,17 @@ pub(crate) struct Decoded {
     pub class: Class,
     pub meeting: Option<Meeting>,
     pub own_taint: bool,
-    pub strong: bool,
 }
 
 impl Decoded {
     /// An operation whose results are undefined wherever one of its sources is.
     pub(crate) fn new(class: Class, op: impl Execute + 'static) -> Result<Self> {
-        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false, strong: false })
+        Ok(Self { op: crate::machine::simd::boxed(op), class, meeting: None, own_taint: false })
     }
 
     /// It says itself which of its results are undefined.
     pub(crate) fn with_own_taint(mut self) -> Self {
         self.own_taint = true;
-        self
-    }
-
-    /// Its memory accesses may race with each other.
-    pub(crate) fn strong(mut self, strong: bool) -> Self {
-        self.strong = strong;
         self
     }
 
@@ -343,6 +337,8 @@ pub(crate) struct Lowering<'m> {
     reads: Vec<u32>,
     writes: Vec<u32>,
     critical: Vec<u32>,
+    /// Lines of the asynchronous products so far, and the registers that they use.
+    products: (BTreeSet<u32>, BTreeSet<u32>),
     /// Line of the instruction being decoded.
     pub(crate) line: u32,
     /// `.target` of the module.
@@ -390,6 +386,7 @@ impl<'m> Lowering<'m> {
             reads: Vec::new(),
             writes: Vec::new(),
             critical: Vec::new(),
+            products: Default::default(),
             line: 0,
             target: &module.target,
         }
@@ -446,6 +443,7 @@ impl<'m> Lowering<'m> {
         };
         let end = self.instruction(&end)?;
         program.instructions.push(end);
+        self.watch(&mut program.instructions[entry as usize..]);
         Ok(Function {
             name: function.name.clone(),
             entry,
@@ -602,13 +600,26 @@ impl<'m> Lowering<'m> {
             writes: sorted(&mut self.writes),
             critical: sorted(&mut self.critical),
             own_taint: decoded.own_taint,
+            watched: Box::default(),
             meeting: decoded.meeting,
-            strong: decoded.strong,
+            strength: Strength::of(instruction),
             class: decoded.class,
             line: instruction.line,
             location: instruction.location,
             text: instruction.to_string().into(),
         })
+    }
+
+    /// Tells a function's instructions which of their registers asynchronous products use.
+    fn watch(&self, instructions: &mut [Instruction]) {
+        let (lines, registers) = &self.products;
+        if registers.is_empty() {
+            return;
+        }
+        for instruction in instructions.iter_mut().filter(|instruction| !lines.contains(&instruction.line)) {
+            let touched = instruction.reads.iter().chain(&instruction.writes).copied();
+            instruction.watched = touched.filter(|id| registers.contains(id)).collect();
+        }
     }
 
     // What decoders use.
@@ -821,6 +832,12 @@ impl<'m> Lowering<'m> {
     /// Notes that a register is read, for operands found by [`Lowering::any_register`].
     pub(crate) fn note_read(&mut self, id: u32) {
         self.reads.push(id);
+    }
+
+    /// Notes that the instruction is an asynchronous product, which goes on using these registers.
+    pub(crate) fn note_product(&mut self, registers: impl IntoIterator<Item = u32>) {
+        self.products.0.insert(self.line);
+        self.products.1.extend(registers);
     }
 
     /// Notes that a register is written.

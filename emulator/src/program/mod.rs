@@ -6,6 +6,7 @@ mod scope;
 
 use std::collections::BTreeMap;
 
+use crate::check::races::Strength;
 use crate::machine::execute::Execute;
 use crate::machine::registers::{Bank, Mask, Pred, Reg};
 use crate::ptx::ast;
@@ -238,10 +239,12 @@ pub(crate) struct Instruction {
     pub critical: Box<[u32]>,
     /// The operation says itself which destinations are undefined.
     pub own_taint: bool,
+    /// Those of its registers that asynchronous products use; empty for the products, which keep account themselves.
+    pub watched: Box<[u32]>,
     /// Lanes must meet here before it executes.
     pub meeting: Option<Meeting>,
-    /// Its memory accesses are `.volatile`, `.relaxed` or stronger.
-    pub strong: bool,
+    /// How its memory accesses order others.
+    pub strength: Strength,
     pub class: Class,
     /// Line in the PTX.
     pub line: u32,
@@ -335,6 +338,12 @@ impl Program {
     /// `.target`: `sm_90a`.
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// What the program calls a register of the function that an instruction stands in.
+    pub(crate) fn register_name(&self, pc: u32, id: u32) -> &str {
+        let function = self.functions.iter().rfind(|function| function.entry <= pc);
+        function.and_then(|function| function.registers.get(id as usize)).map_or("", |register| &register.name)
     }
 
     /// Name of the source file that a location speaks of.

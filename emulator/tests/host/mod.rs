@@ -1,5 +1,7 @@
 //! Runs a kernel of one block whose parameters are buffers of 32-bit words.
 
+pub mod elements;
+
 use std::sync::Arc;
 
 use ptx_emulator::{Device, Finding, Kind, Launch, Order, Program, Report};

@@ -149,9 +149,9 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Of a warp that begins and knows nothing.
-    pub(crate) fn new(warp: usize, lanes: Mask) -> Self {
-        Self { warp, now: 1, fenced: 0, lanes, parts: vec![(!0, Rc::default())] }
+    /// Of a warp that begins, all of whose lanes know the same: nothing.
+    pub(crate) fn new(warp: usize, lanes: Mask, known: &Rc<Clock>) -> Self {
+        Self { warp, now: 1, fenced: 0, lanes, parts: vec![(!0, Rc::clone(known))] }
     }
 
     /// Some lanes have ended.

@@ -106,7 +106,9 @@ impl BlockClock {
     }
 
     fn is_before(&self, stamp: Stamp) -> bool {
-        self.known.get(&stamp.block()).is_some_and(|&known| stamp.epoch() <= known)
+        // A flag is written after the fence, and has been seen by those who know of the fence.
+        let flag = u32::from(stamp.is_strong());
+        self.known.get(&stamp.block()).is_some_and(|&known| stamp.epoch() <= known + flag)
     }
 
     fn join(&mut self, other: &Known) {
@@ -396,6 +398,10 @@ fn one(write: &AtomicU64, read: &AtomicU64, accessor: &Accessor, conflict: &mut 
 
 /// The new stamp, which keeps the bytes of the old one if both are of one block.
 fn merged(old: Stamp, new: Stamp, own: u32) -> u64 {
-    let bytes = if old.0 != 0 && old.block() == own { old.0 & BYTES } else { 0 };
-    new.0 | bytes
+    if old.0 == 0 || old.block() != own {
+        return new.0;
+    }
+    // Who does not come after a strong access of this epoch does not come after a plain one of it either.
+    let plain = old.epoch() == new.epoch() && !old.is_strong();
+    (new.0 | old.0 & BYTES) & !(u64::from(plain) * STRONG)
 }

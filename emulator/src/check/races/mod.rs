@@ -15,6 +15,7 @@ mod report;
 mod shared;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 pub(crate) use clock::{Release, Timeline};
 pub(crate) use global::{BlockClock, Shadows};
@@ -23,6 +24,7 @@ pub(crate) use shared::Shadow;
 use crate::machine::block::Block;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::ptx::ast::Instruction;
 
 /// What an access does to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,30 @@ impl Access {
     }
 }
 
+/// How the memory accesses of an instruction order others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strength {
+    /// Not at all.
+    Weak,
+    /// They may race with other strong ones, and know what those left.
+    Strong,
+    /// They begin with a fence; `device`: its scope goes beyond the cluster.
+    Release { device: bool },
+}
+
+impl Strength {
+    /// Of an instruction by its modifiers.
+    pub(crate) fn of(instruction: &Instruction) -> Self {
+        let has = |names: &[&str]| instruction.modifiers.iter().any(|modifier| names.contains(&modifier.as_str()));
+        match instruction.opcode.as_str() {
+            "ld" | "st" | "atom" | "red" if has(&["release", "acq_rel"]) => Self::Release { device: !has(&["cta", "cluster"]) },
+            "ld" | "st" if !has(&["volatile", "relaxed", "acquire"]) => Self::Weak,
+            "ld" | "st" | "atom" | "red" => Self::Strong,
+            _ => Self::Weak,
+        }
+    }
+}
+
 /// What is kept for a block while it runs.
 #[derive(Debug)]
 pub(crate) struct BlockState {
@@ -71,7 +97,8 @@ pub(crate) struct BlockState {
 impl BlockState {
     /// Of a block that begins; `lanes` are those that exist in each warp.
     pub(crate) fn new(rank: usize, index: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
-        let timelines = lanes.iter().enumerate().map(|(warp, &lanes)| Timeline::new(rank * WARP + warp, lanes)).collect();
+        let nothing = Rc::default();
+        let timelines = lanes.iter().enumerate().map(|(warp, &lanes)| Timeline::new(rank * WARP + warp, lanes, &nothing)).collect();
         Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(index), flags: HashMap::new(), copies: 0 }
     }
 }
@@ -95,7 +122,11 @@ impl Cx<'_> {
         if !self.checked() || mask == 0 {
             return;
         }
-        let strong = access == Access::Atomic || self.is_strong();
+        let strength = self.strength();
+        let strong = access == Access::Atomic || strength != Strength::Weak;
+        if let Strength::Release { device } = strength {
+            self.fence(device);
+        }
         // Taken out while the clocks of another block, or the same, are looked at.
         let mut shadow = std::mem::take(&mut self.blocks[rank].races.shadow);
         let timeline = &self.blocks[self.rank].races.timelines[self.warp.index];
@@ -177,7 +208,11 @@ impl Cx<'_> {
         if !self.checked() || mask == 0 || !shadows.is_on() {
             return;
         }
-        let strong = access == Access::Atomic || self.is_strong();
+        let strength = self.strength();
+        let strong = access == Access::Atomic || strength != Strength::Weak;
+        if let Strength::Release { device } = strength {
+            self.fence(device);
+        }
         let clock = &self.blocks[self.rank].races.clock;
         let accessor = global::Accessor {
             clock,
@@ -267,10 +302,10 @@ impl Cx<'_> {
         &mut self.block().races.timelines[index]
     }
 
-    /// Whether the instruction is `.volatile`, `.relaxed` or stronger.
+    /// How the instruction's accesses order others.
     #[inline(always)]
-    fn is_strong(&self) -> bool {
-        self.launch.program.instructions[self.pc as usize].strong
+    fn strength(&self) -> Strength {
+        self.launch.program.instructions[self.pc as usize].strength
     }
 }
 

@@ -70,7 +70,8 @@ impl Stamp {
             return clock.covers_copy(self.epoch());
         }
         let lane = if self.is_whole() { None } else { Some(self.lane()) };
-        clock.covers(self.warp(), lane, self.epoch())
+        // A flag is written after the fence, and has been seen by those who know of the fence.
+        clock.covers(self.warp(), lane, self.epoch() - u32::from(self.is_strong()))
     }
 
     /// The same, whichever the lane was.
@@ -323,7 +324,12 @@ impl Shadow {
         } else if !accessor.may_follow(read, lane) {
             conflict(Conflict { lane, position, other: read, wrote: false });
         }
-        self.records[granule] = Record { write: accessor.stamp(lane), read: Stamp(0) };
+        let mut stamp = accessor.stamp(lane);
+        if accessor.is_same(write, lane) && write.epoch() == stamp.epoch() && !write.is_strong() {
+            // Whoever does not come after this one does not come after the thread's plain write either.
+            stamp.0 &= !STRONG;
+        }
+        self.records[granule] = Record { write: stamp, read: Stamp(0) };
     }
 
     /// A stamp that stands for several readers.

@@ -46,6 +46,7 @@ impl Cx<'_> {
                 rows.any_undefined |= undefined != 0;
             }
             self.note_shared(rank, &positions, lanes, ROW, Access::Read);
+            self.check_in_flight(rank, &positions, lanes, ROW, Access::Read);
         }
         self.count_shared(lanes, &positions, ROW, contiguous);
     }
@@ -59,15 +60,17 @@ impl Cx<'_> {
         let Some((rank, positions, contiguous)) = self.shared_place(lanes, addresses, ROW) else {
             return self.each_shared(lanes, addresses, ROW, |cx, lane| cx.store_rows(1 << lane, addresses, rows));
         };
+        if self.checked() {
+            self.check_in_flight(rank, &positions, lanes, ROW, Access::Write);
+            self.note_thread_writes(rank, &positions, lanes, ROW);
+            self.note_shared(rank, &positions, lanes, ROW, Access::Write);
+        }
         let shared = &mut self.blocks[rank].shared;
         for lane in lanes_of(lanes) {
             let at = positions[lane] as usize;
             shared.bytes[at..at + ROW as usize].copy_from_slice(bytemuck::bytes_of(&rows.rows[lane].map(u32::to_le)));
             let undefined = if rows.any_undefined { rows.undefined[lane] } else { 0 };
             shared.defined.put(at, ROW, !undefined);
-        }
-        if self.checked() {
-            self.note_shared(rank, &positions, lanes, ROW, Access::Write);
         }
         self.count_shared(lanes, &positions, ROW, contiguous);
     }
