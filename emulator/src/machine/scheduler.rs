@@ -281,6 +281,7 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
         }
         done = false;
         if let Some(random) = &mut random
+            && cluster.blocks.iter().any(|block| !block.transfers.is_empty())
             && random.next() % 4 == 0
         {
             land_one(cluster, context, worker, Some(random));

@@ -51,6 +51,8 @@ impl Execute for Wait {
         if cx.checked() {
             cx.wait_for_products(self.pending);
         }
+        // The lanes wait for each other here, so that one of them can tell others that all are done with their operands.
+        cx.meet(cx.active);
         Flow::Next
     }
 }
