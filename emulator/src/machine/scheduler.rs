@@ -261,6 +261,7 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
         let now = epoch.wrapping_add(worker.effects - effects);
         let slice = random.as_mut().map_or(SLICE >> warp.cycle.hurry(now), |random| 1 + (random.next() % 192) as u32);
         let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
+        // What it did last may have woken others.
         wake(cluster);
         match turn {
             Turn::Done => continue,
@@ -280,6 +281,7 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
         }
         done = false;
         if let Some(random) = &mut random
+            && cluster.blocks.iter().any(|block| !block.transfers.is_empty())
             && random.next() % 4 == 0
         {
             land_one(cluster, context, worker, Some(random));

@@ -62,6 +62,7 @@ impl Cx<'_> {
         };
         if self.checked() {
             self.check_in_flight(rank, &positions, lanes, ROW, Access::Write);
+            self.note_thread_writes(rank, &positions, lanes, ROW);
             self.note_shared(rank, &positions, lanes, ROW, Access::Write);
         }
         let shared = &mut self.blocks[rank].shared;

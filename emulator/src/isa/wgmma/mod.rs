@@ -53,6 +53,8 @@ impl Execute for Wait {
             // The whole warp has read the operands: after the wait each of its lanes may say so to others.
             cx.meet(cx.active);
         }
+        // The lanes wait for each other here, so that one of them can tell others that all are done with their operands.
+        cx.meet(cx.active);
         Flow::Next
     }
 }
