@@ -311,6 +311,23 @@ impl Allocation {
 
     /// First byte of a range that nobody has written.
     pub(crate) fn first_undefined(&self, offset: u64, bytes: u64) -> Option<u64> {
-        (offset..offset + bytes).find(|&at| self.defined(at, 1) == 0)
+        if self.is_all_defined() {
+            return None;
+        }
+        let end = offset + bytes;
+        (offset..end).step_by(32).find_map(|at| {
+            let count = (end - at).min(32) as u32;
+            let missing = super::bits::ones(count) & !self.defined(at, count);
+            (missing != 0).then(|| at + u64::from(missing.trailing_zeros()))
+        })
+    }
+
+    /// Takes over from another range, or another allocation, which of the bytes are defined.
+    pub(crate) fn copy_defined(&self, offset: u64, from: &Self, from_offset: u64, bytes: u64) {
+        self.define(offset, bytes, false);
+        for at in (0..bytes).step_by(32) {
+            let count = (bytes - at).min(32) as u32;
+            self.set_defined(offset + at, count, from.defined(from_offset + at, count));
+        }
     }
 }
