@@ -14,7 +14,7 @@ use super::run::{Conditions, Outcome, run};
 use super::shadow::{Reach, shadowed};
 
 /// Seeded orders in which a fault is looked for that the natural one does not show.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 12;
 /// Warp instructions that an intact launch may execute.
 pub const ENOUGH: u64 = 10_000_000;
 
