@@ -60,8 +60,10 @@ pub(crate) struct Warp {
     pub groups: Vec<Group>,
     /// Local memory, lane by lane.
     pub local: Vec<u8>,
-    /// Local memory per lane, in bytes.
+    /// Bytes from one lane's local memory to the next's.
     pub local_stride: usize,
+    /// Bytes of a lane's local memory that any frame has held so far.
+    pub local_bytes: usize,
     /// Defined bytes of `local`.
     pub local_defined: Bits,
     /// What `cp.async` has yet to write.
@@ -86,6 +88,7 @@ impl Warp {
             groups: vec![group],
             local: Vec::new(),
             local_stride: 0,
+            local_bytes: 0,
             local_defined: Bits::default(),
             cycle: Cycle::default(),
             products: Products::default(),
@@ -109,6 +112,7 @@ impl Warp {
     /// Room for a frame of local memory of which nothing is defined for `lanes`.
     pub(crate) fn open_local(&mut self, offset: u32, bytes: u32, lanes: Mask) {
         let end = offset as usize + bytes as usize;
+        self.local_bytes = self.local_bytes.max(end);
         if end > self.local_stride {
             self.grow_local(end.max(2 * self.local_stride));
         }

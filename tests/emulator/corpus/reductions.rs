@@ -61,17 +61,19 @@ pub fn warp_groups() -> Case {
         ))
 }
 
-/// An exponential errs by 4 roundoffs and those of its argument (at most 4 in magnitude), in the numerator and in the sum; the sum
+/// One element of each row is so large that the exponentials overflow without it as maximum; it lies in the last lane of
+/// the last warp or of the first one, or at the end of the row. An exponential errs by 4 roundoffs and those of its argument (at most 4 in magnitude), in the numerator and in the sum; the sum
 /// passes 12 additions, then come a division and a product: less than 32 roundoffs.
 pub fn softmax() -> Case {
-    let (rows, width) = (2, 300);
-    let x = Draw(13).floats(rows * width, 2.0);
+    let (rows, width) = (3, 300);
+    let mut x = Draw(13).floats(rows * width, 2.0);
+    (x[255], x[width + 287], x[2 * width + 299]) = (95.0, 95.0, 95.0);
     let mut results = vec![];
     for row in x.chunks(width) {
         let largest = row.iter().copied().fold(f32::MIN, f32::max);
         let terms: Vec<f64> = row.iter().map(|&x| f64::from(x - largest).exp()).collect();
         let sum: f64 = terms.iter().sum();
-        results.extend(terms.iter().map(|t| (t / sum, 32.0 * F32_ROUNDOFF * t / sum)));
+        results.extend(terms.iter().map(|t| (t / sum, 32.0 * F32_ROUNDOFF * t / sum + f64::from(f32::MIN_POSITIVE))));
     }
     Case::new("softmax", Arch::Compute80, kernel!("softmax.cu"))
         .define("THREADS", 128)
