@@ -168,7 +168,7 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
-            copies_in_bulk: launch.checked && module.program.copies_in_bulk(),
+            uses_async_proxy: launch.checked && module.program.uses_async_proxy(),
             races: &self.races,
             threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),

@@ -40,7 +40,7 @@ pub enum Kind {
     OperandInFlight,
     /// An `mbarrier` that was not initialised, was overwritten, overflowed, or was waited for in a phase that cannot come.
     Mbarrier,
-    /// A bulk or tensor copy may not see what a thread wrote to shared memory: no proxy fence lies between.
+    /// A bulk or tensor copy, or `wgmma`, may not see what a thread wrote to shared memory: no proxy fence lies between.
     MissingProxyFence,
     /// Nothing can make progress any more.
     Deadlock,

@@ -108,8 +108,8 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
-    /// Mistakes are looked for, and the program has bulk or tensor copies.
-    pub copies_in_bulk: bool,
+    /// Mistakes are looked for, and the program has bulk or tensor copies, or `wgmma`.
+    pub uses_async_proxy: bool,
     /// What blocks accessed.
     pub races: &'a Shadows,
     /// `threadIdx` of each warp's lanes, axis by axis.

@@ -1,10 +1,13 @@
 //! Races in global memory between the blocks of a launch.
 //!
 //! For each granule of 4 bytes the last write and the last read, each with its block and that block's epoch: 16 bytes. A block's
-//! epoch ends at each of its fences of the device's scope. What a block did before its last fence is left at every location that
-//! it then writes atomically or otherwise strongly; a block that reads a location so knows from then on what was left there.
-//! Fences, flags and reads by any threads of the block count, which can hide a race and never makes one up; so does the choice to
-//! keep one reader only, and that blocks of a cluster are held to be ordered as soon as they have synchronised at all.
+//! epoch ends at each of its fences of the device's scope. Who writes a location atomically or otherwise strongly leaves there what
+//! the block did before the last fence that the writer executed or knows of through a barrier. Who reads a location so knows what
+//! was left there after the next fence of the device's scope by its warp, or at once if the read is an acquire of that scope.
+//!
+//! A fence counts for all that the block did before it, and what one warp knows all of its block know: this can hide a race and
+//! never makes one up. So does the choice to keep one reader and one writer only, and that blocks of a cluster are held to be
+//! ordered as soon as they have synchronised at all.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -26,7 +29,7 @@ const PC_SHIFT: u32 = 6;
 const BYTES_SHIFT: u32 = 2;
 const BYTES: u64 = 15 << BYTES_SHIFT;
 const STRONG: u64 = 1;
-/// Other blocks have read it too.
+/// Other blocks have read it, or written it strongly, too.
 const MANY: u64 = 2;
 /// Launches of more blocks are not checked.
 pub(crate) const MAX_BLOCKS: u64 = (1 << 23) - 1;
@@ -81,28 +84,27 @@ pub(crate) struct BlockClock {
     pub block: u32,
     /// The epoch of what is done now.
     pub now: u32,
-    /// The last epoch that a fence has ended; 0 before the first.
-    fenced: u32,
     known: Known,
-    /// Versions of the locations read last, so that one who polls need not join the same again.
-    seen: HashMap<(u32, u64), u64>,
+    /// What each warp has read of and has not fenced since.
+    pending: HashMap<usize, Known>,
+    /// Versions of the locations that each warp read last, so that one who polls need not join the same again.
+    seen: HashMap<(usize, u32, u64), u64>,
 }
 
 impl BlockClock {
     /// Of a block that begins.
     pub(crate) fn new(block: u32) -> Self {
-        Self { block, now: 1, fenced: 0, known: Known::new(), seen: HashMap::new() }
+        Self { block, now: 1, known: Known::new(), pending: HashMap::new(), seen: HashMap::new() }
     }
 
-    /// A fence of the device's scope by a thread of the block.
-    pub(crate) fn fence(&mut self) {
-        self.fenced = self.now;
+    /// A fence of the device's scope by a warp of the block; the epoch that it ends.
+    pub(super) fn fence(&mut self, warp: usize) -> u32 {
+        let ended = self.now;
         self.now = (self.now + 1).min(MAX_EPOCH);
-    }
-
-    /// Whether there is anything to leave or to know.
-    pub(super) fn has_ordering(&self) -> bool {
-        self.fenced != 0 || !self.known.is_empty()
+        if let Some(pending) = self.pending.remove(&warp) {
+            join(&mut self.known, &pending);
+        }
+        ended
     }
 
     fn is_before(&self, stamp: Stamp) -> bool {
@@ -110,13 +112,26 @@ impl BlockClock {
         let flag = u32::from(stamp.is_strong());
         self.known.get(&stamp.block()).is_some_and(|&known| stamp.epoch() <= known + flag)
     }
+}
 
-    fn join(&mut self, other: &Known) {
-        for (&block, &epoch) in other {
-            let known = self.known.entry(block).or_insert(0);
-            *known = (*known).max(epoch);
-        }
+fn join(known: &mut Known, other: &Known) {
+    for (&block, &epoch) in other {
+        let known = known.entry(block).or_insert(0);
+        *known = (*known).max(epoch);
     }
+}
+
+/// A strong access, as far as it orders others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Synchronization {
+    /// Of the block.
+    pub warp: usize,
+    /// The last epoch of the block that a fence has ended which the thread knows of; 0 if there is none.
+    pub fenced: u32,
+    pub reads: bool,
+    pub writes: bool,
+    /// What it reads of is known at once.
+    pub acquires: bool,
 }
 
 /// An access that nothing orders after an earlier one of another block.
@@ -299,28 +314,34 @@ impl Shadows {
         }
     }
 
-    /// An atomic, volatile or otherwise strong access to a location: knows what was left there if it reads, leaves what the block
-    /// did before its last fence if it writes.
-    pub(super) fn synchronize(&self, allocation: usize, offset: u64, clock: &mut BlockClock, reads: bool, writes: bool) {
-        if !(writes && clock.has_ordering() || reads && self.ordered.load(Acquire)) {
+    /// A strong access to a location takes what was left there if it reads, and leaves something if it writes.
+    pub(super) fn synchronize(&self, allocation: usize, offset: u64, clock: &mut BlockClock, access: Synchronization) {
+        let leaves = access.writes && (access.fenced != 0 || !clock.known.is_empty());
+        if !(leaves || access.reads && self.ordered.load(Acquire)) {
             return;
         }
         let key = (allocation as u32, offset / 4);
+        let seen = (access.warp, key.0, key.1);
         let mut locations = self.lock();
-        if reads
+        if access.reads
             && let Some(left) = locations.left.get(&key)
-            && clock.seen.insert(key, left.version) != Some(left.version)
+            && clock.seen.insert(seen, left.version) != Some(left.version)
         {
-            let known = Arc::clone(&left.known);
-            clock.join(&known);
-            clock.known.remove(&clock.block);
+            let pending = clock.pending.entry(access.warp).or_default();
+            join(pending, &left.known);
+            pending.remove(&clock.block);
         }
-        if writes && clock.has_ordering() {
+        if access.acquires
+            && let Some(pending) = clock.pending.remove(&access.warp)
+        {
+            join(&mut clock.known, &pending);
+        }
+        if leaves {
             let left = locations.left.entry(key).or_default();
             let before = left.known.len();
             let known = Arc::make_mut(&mut left.known);
             let mut changed = false;
-            let own = (&clock.block, &clock.fenced);
+            let own = (&clock.block, &access.fenced);
             for (&block, &epoch) in clock.known.iter().chain([own]) {
                 let slot = known.entry(block).or_insert(0);
                 changed |= *slot < epoch;
@@ -330,7 +351,7 @@ impl Shadows {
             if changed {
                 left.version += 1;
                 // The writer itself has nothing to learn from what it left.
-                clock.seen.insert(key, left.version);
+                clock.seen.insert(seen, left.version);
             }
             locations.entries += added;
             if locations.entries > MAX_ENTRIES {
@@ -348,11 +369,15 @@ impl Shadows {
 /// Notes accesses to whole granules side by side if only this block has touched them; whether that is so.
 #[inline(always)]
 fn run(stamps: &[AtomicU64], accessor: &Accessor) -> bool {
+    if accessor.write && accessor.stamp.is_strong() {
+        // What a plain write of the block's leaves must stay.
+        return false;
+    }
     let own = accessor.stamp.0 >> BLOCK_SHIFT;
     let (mut foreign, mut foreign_reads) = (false, false);
     for pair in stamps.chunks_exact(2) {
         let (write, read) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
-        foreign |= write != 0 && write >> BLOCK_SHIFT != own;
+        foreign |= write != 0 && (write >> BLOCK_SHIFT != own || write & MANY != 0);
         foreign_reads |= read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0);
     }
     if foreign || accessor.write && foreign_reads {
@@ -379,16 +404,23 @@ fn run(stamps: &[AtomicU64], accessor: &Accessor) -> bool {
 /// Notes an access to some bytes of one granule.
 fn one(write: &AtomicU64, read: &AtomicU64, accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
     let (last_write, last_read) = (Stamp(write.load(Relaxed)), Stamp(read.load(Relaxed)));
-    if !accessor.may_follow(last_write) {
+    let own = accessor.clock.block;
+    let strong = accessor.stamp.is_strong();
+    // Under an access of the block's own lie others that nothing has ordered.
+    let hides = |last: Stamp| {
+        let many = last.0 & MANY != 0 && last.block() == own && accessor.clock.known.is_empty();
+        many && !strong && last.overlaps(accessor.stamp)
+    };
+    if !accessor.may_follow(last_write) || hides(last_write) {
         conflict(last_write, true);
     }
-    let own = accessor.clock.block;
     if accessor.write {
-        let hidden = last_read.0 & MANY != 0 && last_read.block() == own && accessor.clock.known.is_empty();
-        if !accessor.may_follow(last_read) || hidden && !accessor.stamp.is_strong() && last_read.overlaps(accessor.stamp) {
+        if !accessor.may_follow(last_read) || hides(last_read) {
             conflict(last_read, false);
         }
-        write.store(merged(last_write, accessor.stamp, own), Relaxed);
+        let others = last_write.0 != 0 && last_write.block() != own && !accessor.clock.is_before(last_write);
+        let many = if others { MANY } else { last_write.0 & MANY };
+        write.store(merged(last_write, accessor.stamp, own) | if strong { many } else { 0 }, Relaxed);
     } else {
         let others = last_read.0 != 0 && last_read.block() != own && last_read.overlaps(accessor.stamp);
         let many = if others { MANY } else { last_read.0 & MANY };
