@@ -202,7 +202,7 @@ pub(crate) fn validate(kernel: &Kernel, launch: &Launch) -> Result<()> {
         return fail(format!("{} blocks are more than {}", launch.blocks(), u32::MAX));
     }
     let cluster = product(launch.cluster);
-    if cluster == 0 || cluster > 16 || (0..3).any(|axis| launch.grid[axis] % launch.cluster[axis] != 0) {
+    if cluster == 0 || cluster > 16 || (0..3).any(|axis| !launch.grid[axis].is_multiple_of(launch.cluster[axis])) {
         return fail(format!(
             "clusters of {:?} blocks do not divide the grid {:?} into parts of 1 to 16",
             launch.cluster, launch.grid

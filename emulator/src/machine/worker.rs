@@ -10,7 +10,6 @@ use super::trace;
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
 use crate::count::Tally;
-use crate::memory::LOCAL_WINDOW;
 use crate::program::{Address, Instruction, Meeting, Program, Special, next_frame};
 
 /// What one thread of the host keeps for itself while it runs warps.
@@ -414,11 +413,6 @@ pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, funct
     }
 }
 
-/// Generic address of a byte of local memory.
-pub(crate) fn generic_local(offset: u64) -> u64 {
-    LOCAL_WINDOW + offset
-}
-
 fn special_values(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize) -> Lanes<u32> {
     let (grid, cluster) = (launch.launch.grid, launch.launch.cluster);
     let rank = rank as u32;
@@ -449,7 +443,7 @@ fn special_values(special: Special, launch: &Context, block: &Block, warp: usize
         Special::IsExplicitCluster => u32::from(launch.launch.cluster_blocks() > 1),
         Special::DynamicSharedSize => dynamic,
         Special::TotalSharedSize => launch.kernel.shared_bytes + dynamic,
-        Special::GridIdLow | Special::Zero => 0,
+        Special::Zero => 0,
     };
     [value; WARP]
 }

@@ -665,11 +665,6 @@ impl<'m> Lowering<'m> {
         self.is_kernel
     }
 
-    /// The module that is being lowered.
-    pub(crate) fn module(&self) -> &'m ast::Module {
-        self.module
-    }
-
     /// What a name stands for here.
     pub(crate) fn symbol(&self, name: &str) -> Result<&Symbol> {
         self.scopes.find(self.scope, name).ok_or_else(|| self.invalid(format!("`{name}` is not declared")))

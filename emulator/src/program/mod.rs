@@ -217,7 +217,6 @@ pub(crate) enum Special {
     IsExplicitCluster,
     DynamicSharedSize,
     TotalSharedSize,
-    GridIdLow,
     Zero,
 }
 

@@ -37,7 +37,7 @@ impl Stamp {
     pub(super) fn new(block: u32, epoch: u32, warp: usize, pc: u32, strong: bool) -> Self {
         let fields = [(block + 1, BLOCK_SHIFT), (epoch, EPOCH_SHIFT), (warp as u32 & 31, WARP_SHIFT), (pc.min(MAX_PC), PC_SHIFT)];
         let placed = fields.iter().fold(0, |stamp, &(field, shift)| stamp | u64::from(field) << shift);
-        Self(placed | BYTES | u64::from(strong) * STRONG)
+        Self(placed | BYTES | (u64::from(strong) * STRONG))
     }
 
     pub(super) fn block(self) -> u32 {
@@ -276,7 +276,7 @@ impl Shadows {
             for lane in 0..WARP {
                 apart |= offsets[lane] ^ offsets[0].wrapping_add(lane as u64 * u64::from(size));
             }
-            let whole = (offsets[0] | u64::from(size) * WARP as u64) & 3 == 0;
+            let whole = (offsets[0] | (u64::from(size) * WARP as u64)) & 3 == 0;
             if apart == 0 && whole {
                 let (first, count) = (offsets[0] as usize / 4, size as usize * WARP / 4);
                 shadow.prepare(first, first + count - 1, self.launch);

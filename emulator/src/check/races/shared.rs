@@ -110,7 +110,7 @@ pub(super) struct Accessor<'a> {
 
 impl Accessor<'_> {
     fn flags(&self) -> u64 {
-        u64::from(self.strong) * STRONG | u64::from(self.whole) * WHOLE | u64::from(self.copy) * COPY
+        (u64::from(self.strong) * STRONG) | (u64::from(self.whole) * WHOLE) | (u64::from(self.copy) * COPY)
     }
 
     fn stamp(&self, lane: usize) -> Stamp {

@@ -153,7 +153,7 @@ impl Cx<'_> {
 
     /// Whether a lane's address is a multiple of the access's size; a finding if not.
     pub(crate) fn is_aligned(&mut self, lane: usize, address: u64, size: u32) -> bool {
-        if address % u64::from(size) == 0 {
+        if address.is_multiple_of(u64::from(size)) {
             return true;
         }
         self.report_at(Kind::Misaligned, lane, Some(address), None, || {
