@@ -1,7 +1,7 @@
 //! Speed of whole kernels: thread instructions and multiply-adds per second of one core's time, with the checkers and without;
 //! how much faster two workers are; and how much memory a launch takes.
 //!
-//! `cargo bench -p ptx-emulator --bench kernels`, or with `-- saxpy matmul` only those. `ptx/` holds the kernels' sources and what
+//! `cargo bench -p ptx-emulator --bench kernels`, or with `-- saxpy matmul unchecked` only those. `ptx/` holds the kernels' sources and what
 //! NVRTC 13.0 makes of them for `compute_90`. The last line is JSON.
 
 use std::fs;
@@ -111,10 +111,17 @@ fn peak_memory() -> Option<f64> {
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    println!("{:8} {:>9} {:>22} {:>20} {:>10} {:>10}", "", "checkers", "G thread-instr./s", "G multiply-adds/s", "2 workers", "peak MiB");
+    println!(
+        "{:8} {:>9} {:>22} {:>20} {:>10} {:>10}",
+        "", "checkers", "G thread-instr./s", "G multiply-adds/s", "2 workers", "peak MiB"
+    );
     let mut results = Vec::new();
-    for case in cases().iter().filter(|case| words.is_empty() || words.iter().any(|word| word == case.name)) {
-        for checked in [true, false] {
+    let has = |name: &str| words.iter().any(|word| word == name);
+    let (cases, ways) = (cases(), [(true, "checked"), (false, "unchecked")]);
+    let any_case = cases.iter().any(|case| has(case.name));
+    let any_way = ways.iter().any(|(_, name)| has(name));
+    for case in cases.iter().filter(|case| !any_case || has(case.name)) {
+        for (checked, way) in ways.into_iter().filter(|(_, name)| !any_way || has(name)) {
             // Forgets the peak of the case before.
             let _ = fs::write("/proc/self/clear_refs", "5");
             let [one, two] = [case.run(checked, 1)?, case.run(checked, 2)?];
@@ -126,7 +133,7 @@ fn main() -> Result<()> {
             println!(
                 "{:8} {:>9} {instructions:>22.3} {products:>20.2} {faster:>9.2}x {:>10.0}",
                 case.name,
-                if checked { "on" } else { "off" },
+                way,
                 peak / 1048576.0
             );
             results.push(json!({

@@ -187,7 +187,9 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
     let origin = [index % per_axis[0], index / per_axis[0] % per_axis[1], index / per_axis[0] / per_axis[1]];
     let threads = launch.threads();
     let warps_per_block = threads.div_ceil(WARP as u32) as usize;
-    let mut cluster = Cluster { blocks: Vec::new(), warps: Vec::new(), spinning: None };
+    let blocks = launch.cluster_blocks() as usize;
+    let mut cluster =
+        Cluster { blocks: Vec::with_capacity(blocks), warps: Vec::with_capacity(blocks * warps_per_block), spinning: None };
     for rank in 0..launch.cluster_blocks() {
         let within = [rank % extent[0], rank / extent[0] % extent[1], rank / extent[0] / extent[1]];
         let coordinates: [u32; 3] = std::array::from_fn(|axis| origin[axis] * extent[axis] + within[axis]);
@@ -202,7 +204,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         let block = Block {
             coordinates,
             index,
-            races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
+            races: BlockState::new(rank as usize, context.races.number(index), &alive, shared.bytes.len()),
             shared,
             in_flight: InFlight::default(),
             mbarriers: BTreeMap::new(),
