@@ -130,12 +130,7 @@ fn main() -> Result<()> {
             let products = total.flops as f64 / 2.0 / one.processor / 1e9;
             let (faster, peak) = (one.wall / two.wall, peak_memory().unwrap_or(f64::NAN));
             let buffers: usize = case.buffers.iter().sum();
-            println!(
-                "{:8} {:>9} {instructions:>22.3} {products:>20.2} {faster:>9.2}x {:>10.0}",
-                case.name,
-                way,
-                peak / 1048576.0
-            );
+            println!("{:8} {:>9} {instructions:>22.3} {products:>20.2} {faster:>9.2}x {:>10.0}", case.name, way, peak / 1048576.0);
             results.push(json!({
                 "kernel": case.name,
                 "checked": checked,

@@ -159,6 +159,7 @@ fn common(
         ("f32", "f32", Round::None) if saturated => unary(cx, i, CLASS, move |a: f32| sat(flush(a))),
         _ if saturated => return None,
         ("f32", "f16", _) if !ftz => unary(cx, i, CLASS, convert::cvt_f32_f16),
+        ("f32", "bf16", Round::None) if !ftz => unary(cx, i, CLASS, BF16::widen),
         ("f16", "f32", RN) if !ftz => unary(cx, i, CLASS, F16::narrow),
         ("bf16", "f32", RN) if !ftz => unary(cx, i, CLASS, BF16::narrow),
         ("f64", "f32", _) => unary(cx, i, CLASS, move |a: f32| convert::cvt_f64_f32(flush(a))),
@@ -285,9 +286,6 @@ fn general(to: Meaning, from: Meaning, round: Round, set: convert::Modifiers) ->
     let (Round::Float(rounding) | Round::Integral(rounding)) = round else {
         return match (to, from) {
             (I(to), I(from)) => Box::new(move |bits| convert::cvt_integer(to, from, set.sat, bits)),
-            (F(Format::F32), F(Format::BF16)) if set == convert::Modifiers::default() => {
-                Box::new(|bits| BF16::widen(bits as u16).bits())
-            }
             (F(to), F(from)) => Box::new(move |bits| convert::cvt_float(to, from, Rounding::Nearest, set, bits)),
             // Conversions between integers and floats always round.
             (I(_), F(_)) | (F(_), I(_)) => Box::new(|bits| bits),

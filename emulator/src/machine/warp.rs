@@ -92,6 +92,17 @@ impl Warp {
         }
     }
 
+    /// Becomes another warp of a launch of the same kernel, which keeps the room of this one.
+    pub(crate) fn restart(&mut self, index: usize, rank: usize, group: Group) {
+        (self.index, self.rank) = (index, rank);
+        self.groups.clear();
+        self.groups.push(group);
+        self.copies = Copies::default();
+        self.bulk = BulkGroups::default();
+        self.products = Products::default();
+        self.cycle = Cycle::default();
+    }
+
     /// Everything that decides what the warp does next, as long as nobody else does anything: two equal hashes are taken for equal
     /// states.
     pub(crate) fn state(&self) -> u64 {

@@ -134,8 +134,28 @@ pub(super) struct Conflict {
     pub wrote: bool,
 }
 
-/// For each granule of an allocation its write and its read.
-type Shadow = Box<[AtomicU64]>;
+/// For each granule of an allocation its last write and its last read. Pages of a list that nothing is noted in cost no memory, and
+/// little time to look at: most buffers are only read or only written.
+#[derive(Debug)]
+struct Shadow {
+    writes: Box<[AtomicU64]>,
+    reads: Box<[AtomicU64]>,
+}
+
+impl Shadow {
+    /// Of `bytes` bytes; without memory for it no races are seen.
+    fn new(bytes: u64) -> Self {
+        let stamps = || zeroed(bytes.div_ceil(4) as usize).unwrap_or_default();
+        Self { writes: stamps(), reads: stamps() }
+    }
+
+    /// The stamps of the granules that bytes `start..end` touch.
+    #[inline(always)]
+    fn granules(&self, start: u64, end: u64) -> (&[AtomicU64], &[AtomicU64]) {
+        let range = start as usize / 4..end.div_ceil(4) as usize;
+        (self.writes.get(range.clone()).unwrap_or_default(), self.reads.get(range).unwrap_or_default())
+    }
+}
 
 /// What was left at a location, and how often that has changed.
 #[derive(Debug, Default, Clone)]
@@ -256,9 +276,7 @@ impl Shadows {
         conflict: &mut impl FnMut(Conflict),
     ) {
         let Some(shadow) = self.allocations.get(allocation) else { return };
-        // Without memory for it no races are seen.
-        let shadow = shadow.get_or_init(|| zeroed(bytes.div_ceil(4) as usize * 2).unwrap_or_default());
-        let granules = |start: u64, end: u64| shadow.get(start as usize / 4 * 2..end.div_ceil(4) as usize * 2).unwrap_or_default();
+        let shadow = shadow.get_or_init(|| Shadow::new(bytes));
         let size = u64::from(size);
         let mut left = mask;
         while left != 0 {
@@ -278,16 +296,17 @@ impl Shadows {
                 }
             }
             left &= !lanes;
-            if (start | end) % 4 == 0 && run(granules(start, end), accessor) {
+            if (start | end) % 4 == 0 && run(shadow.granules(start, end), accessor) {
                 continue;
             }
             for lane in lanes_of(lanes) {
                 let (start, end) = (offsets[lane], offsets[lane] + size);
                 let within = if size >= 4 { 15 } else { ((1 << size) - 1) << (start & 3) };
                 let accessor = Accessor { stamp: accessor.stamp.with_bytes(within), ..*accessor };
-                for (granule, pair) in granules(start, end).as_chunks::<2>().0.iter().enumerate() {
+                let (writes, reads) = shadow.granules(start, end);
+                for (granule, stamps) in writes.iter().zip(reads).enumerate() {
                     let offset = start / 4 * 4 + granule as u64 * 4;
-                    one(pair, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset, other, wrote }));
+                    one(stamps, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset, other, wrote }));
                 }
             }
         }
@@ -341,31 +360,35 @@ impl Shadows {
 
 /// Notes accesses to whole granules side by side if only this block has touched them; whether that is so.
 #[inline(always)]
-fn run(stamps: &[AtomicU64], accessor: &Accessor) -> bool {
+fn run((writes, reads): (&[AtomicU64], &[AtomicU64]), accessor: &Accessor) -> bool {
     let own = accessor.stamp.0 >> BLOCK_SHIFT;
     let is_foreign = |stamp: Stamp| stamp.0 != 0 && stamp.0 >> BLOCK_SHIFT != own;
     let is_read_by_others = |stamp: Stamp| is_foreign(stamp) || stamp.0 & MANY != 0;
     let (mut foreign, mut foreign_reads) = (false, false);
-    for [write, read] in stamps.as_chunks::<2>().0 {
+    for write in writes {
         foreign |= is_foreign(accessor.last(write));
+    }
+    for read in reads {
         foreign_reads |= is_read_by_others(accessor.last(read));
     }
     if foreign || accessor.write && foreign_reads {
         return false;
     }
-    for [write, read] in stamps.as_chunks::<2>().0 {
-        if accessor.write {
-            write.store(accessor.stamp.0, Relaxed);
-        } else {
-            let many = if foreign_reads && is_read_by_others(accessor.last(read)) { MANY } else { 0 };
+    if accessor.write {
+        writes.iter().for_each(|write| write.store(accessor.stamp.0, Relaxed));
+    } else if foreign_reads {
+        for read in reads {
+            let many = if is_read_by_others(accessor.last(read)) { MANY } else { 0 };
             read.store(accessor.stamp.0 | many, Relaxed);
         }
+    } else {
+        reads.iter().for_each(|read| read.store(accessor.stamp.0, Relaxed));
     }
     true
 }
 
 /// Notes an access to some bytes of one granule.
-fn one([write, read]: &[AtomicU64; 2], accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
+fn one((write, read): (&AtomicU64, &AtomicU64), accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
     let (last_write, last_read) = (accessor.last(write), accessor.last(read));
     if !accessor.may_follow(last_write) {
         conflict(last_write, true);
