@@ -20,16 +20,19 @@ use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
-/// Instructions that a warp runs before the others of its cluster get a turn: few, because warps often access neighbouring lines of
-/// memory, and far ones from one iteration of a loop to the next.
+/// Instructions that a warp runs before the others of its cluster get a turn: few, because its neighbours often access neighbouring
+/// lines of memory, and it far ones from one iteration of a loop to the next.
 const SLICE: u32 = 512;
+
+/// Instructions after which it is looked whether a warp goes round in circles.
+const STRETCH: u32 = 8192;
 
 /// Clusters that one worker keeps alive while they wait for others: as many as a GPU could hold at once.
 const RESIDENT: usize = 1024;
 
 /// Rounds after which a cluster that has not ended lets others run, one of them new: it may wait for them in a way that looks like
 /// work.
-const PATIENCE: usize = 64;
+const PATIENCE: usize = 1024;
 
 /// Rounds after which an asynchronous operation happens even while the cluster's warps are busy.
 const OVERDUE: u32 = 64;
@@ -258,7 +261,10 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
     for index in order {
         let warp = &mut cluster.warps[index as usize];
         let now = epoch.wrapping_add(worker.effects - effects);
-        let slice = random.as_mut().map_or(SLICE >> warp.cycle.hurry(now), |random| 1 + (random.next() % 192) as u32);
+        if warp.stretch == 0 {
+            warp.stretch = STRETCH >> warp.cycle.hurry(now);
+        }
+        let slice = random.as_mut().map_or(SLICE.min(warp.stretch), |random| 1 + (random.next() % 192) as u32);
         let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
         // What it did last may have woken others.
         wake(cluster);
@@ -268,8 +274,9 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
             Turn::Yielded | Turn::Expired => {
                 let warp = &mut cluster.warps[index as usize];
                 let now = epoch.wrapping_add(worker.effects - effects);
+                warp.stretch = if turn == Turn::Yielded || random.is_some() { 0 } else { warp.stretch - slice };
                 let mut cycle = std::mem::take(&mut warp.cycle);
-                if cycle.note(now, || warp.state()) {
+                if warp.stretch == 0 && cycle.note(now, || warp.state()) {
                     spinning = true;
                 } else {
                     computing = true;

@@ -72,6 +72,8 @@ pub(crate) struct Warp {
     pub products: Products,
     /// Whether it goes round in circles.
     pub cycle: Cycle,
+    /// Instructions until that is looked at next.
+    pub stretch: u32,
 }
 
 impl Warp {
@@ -88,6 +90,7 @@ impl Warp {
             local_stride: 0,
             local_defined: Bits::default(),
             cycle: Cycle::default(),
+            stretch: 0,
             products: Products::default(),
         }
     }
@@ -101,6 +104,7 @@ impl Warp {
         self.bulk = BulkGroups::default();
         self.products = Products::default();
         self.cycle = Cycle::default();
+        self.stretch = 0;
     }
 
     /// Everything that decides what the warp does next, as long as nobody else does anything: two equal hashes are taken for equal
