@@ -98,7 +98,7 @@ impl Atomic {
             let operands = [Some(element.b), element.c];
             if operands.iter().flatten().any(|operand| cx.undefined(operand.id) >> lane & 1 == 1) {
                 cx.report_at(Kind::Uninitialized, lane, Some(address), cx.buffer_of(address), || {
-                    "the operand of an atomic was never computed from anything written".into()
+                    "the operand of an atomic comes from something that was never written".into()
                 });
             }
         }

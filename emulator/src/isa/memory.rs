@@ -104,7 +104,7 @@ impl<const W: usize> Execute for Store<W> {
             let lane = lanes_of(cx.active).find(|&lane| data.undefined[lane] != 0).unwrap_or(0);
             if !cx.goes_to_threads(self.target, addresses[lane]) {
                 cx.report_at(Kind::Uninitialized, lane, Some(addresses[lane]), cx.buffer_of(addresses[lane]), || {
-                    "the value stored was never computed from anything written".into()
+                    "the value stored comes from something that was never written".into()
                 });
                 data.any_undefined = false;
             }

@@ -12,7 +12,7 @@ use crate::check::Kind;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::bits::ones;
-use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
+use crate::memory::{GLOBAL_START, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 
 /// What one access moves, lane by lane: up to `W` words of 32 bits, in memory order; shorter data lies in the low bits.
 pub(crate) struct Words<const W: usize> {
@@ -156,7 +156,8 @@ impl Cx<'_> {
         if address.is_multiple_of(u64::from(size)) {
             return true;
         }
-        self.report_at(Kind::Misaligned, lane, Some(address), None, || {
+        let buffer = if address >= GLOBAL_START { self.buffer_of(address) } else { None };
+        self.report_at(Kind::Misaligned, lane, Some(address), buffer, || {
             format!("{size} bytes at an address that is no multiple of {size}")
         });
         false
