@@ -9,7 +9,7 @@ use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::launch::Order;
-use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP};
+use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP, each_lane};
 use crate::machine::scheduler::Random;
 use crate::memory::bits::ones;
 use crate::program::{Class, Decoded, Lowering};
@@ -226,8 +226,8 @@ impl Register {
 
     fn set(self, cx: &mut Cx, value: &Lanes<u64>) {
         match self.bank {
-            Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &value.map(|bits| bits as u16)),
-            Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &value.map(|bits| bits as u32)),
+            Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &each_lane(|lane| value[lane] as u16)),
+            Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &each_lane(|lane| value[lane] as u32)),
             _ => cx.set(Reg::<u64>::new(self.index, self.id), value),
         }
     }

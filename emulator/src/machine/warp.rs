@@ -74,6 +74,8 @@ pub(crate) struct Warp {
     pub products: Products,
     /// Whether it goes round in circles.
     pub cycle: Cycle,
+    /// Instructions until that is looked at next.
+    pub stretch: u32,
 }
 
 impl Warp {
@@ -91,8 +93,21 @@ impl Warp {
             local_bytes: 0,
             local_defined: Bits::default(),
             cycle: Cycle::default(),
+            stretch: 0,
             products: Products::default(),
         }
+    }
+
+    /// Becomes another warp of a launch of the same kernel, which keeps the room of this one.
+    pub(crate) fn restart(&mut self, index: usize, rank: usize, group: Group) {
+        (self.index, self.rank) = (index, rank);
+        self.groups.clear();
+        self.groups.push(group);
+        self.copies = Copies::default();
+        self.bulk = BulkGroups::default();
+        self.products = Products::default();
+        self.cycle = Cycle::default();
+        self.stretch = 0;
     }
 
     /// Everything that decides what the warp does next, as long as nobody else does anything: two equal hashes are taken for equal

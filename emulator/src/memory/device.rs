@@ -104,7 +104,7 @@ impl Resident {
 }
 
 /// Zeroed words whose pages the system provides when they are first touched; `None` if there is no memory.
-fn zeroed(count: usize) -> Option<Box<[AtomicU64]>> {
+pub(crate) fn zeroed(count: usize) -> Option<Box<[AtomicU64]>> {
     let layout = std::alloc::Layout::array::<AtomicU64>(count).ok()?;
     if layout.size() == 0 {
         return Some(Box::default());

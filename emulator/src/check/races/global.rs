@@ -10,15 +10,19 @@
 //! ordered as soon as they have synchronised at all.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use Ordering::{Acquire, Relaxed, Release};
-
+use crate::isa::access::is_contiguous;
+use crate::machine::execute::lanes_of;
 use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::memory::device::zeroed;
 
 /// Who accessed a granule: block plus one (23 bits), its epoch (15), warp (5), instruction of the kernel (15), bytes (4), flags (2).
-/// Zero: nobody.
+/// Zero: nobody. Blocks are counted over all launches, so that what an earlier launch left stands for nobody and need not be
+/// cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
@@ -31,7 +35,7 @@ const BYTES: u64 = 15 << BYTES_SHIFT;
 const STRONG: u64 = 1;
 /// Other blocks have read it, or written it strongly, too.
 const MANY: u64 = 2;
-/// Launches of more blocks are not checked.
+/// Blocks that can be told apart. Launches of more are not checked.
 pub(crate) const MAX_BLOCKS: u64 = (1 << 23) - 1;
 const MAX_EPOCH: u32 = (1 << 15) - 1;
 const MAX_PC: u32 = (1 << 15) - 1;
@@ -80,7 +84,7 @@ pub(crate) type Known = HashMap<u32, u32>;
 /// The time of one block.
 #[derive(Debug)]
 pub(crate) struct BlockClock {
-    /// Linear index of the block in the grid.
+    /// Number of the block over all launches.
     pub block: u32,
     /// The epoch of what is done now.
     pub now: u32,
@@ -145,52 +149,26 @@ pub(super) struct Conflict {
     pub wrote: bool,
 }
 
-/// Granules that are cleared together when a launch first touches one of them.
-const CHUNK: usize = 512;
-
-/// What the current launch did to one allocation.
+/// For each granule of an allocation its last write and its last read. Pages of a list that nothing is noted in cost no memory, and
+/// little time to look at: most buffers are only read or only written.
 #[derive(Debug)]
 struct Shadow {
-    /// For each granule its write and its read.
-    stamps: Box<[AtomicU64]>,
-    /// For each chunk twice the launch that it belongs to, plus one when it has been cleared.
-    launches: Box<[AtomicU32]>,
+    writes: Box<[AtomicU64]>,
+    reads: Box<[AtomicU64]>,
 }
 
 impl Shadow {
+    /// Of `bytes` bytes; without memory for it no races are seen.
     fn new(bytes: u64) -> Self {
-        let chunks = bytes.div_ceil(4).div_ceil(CHUNK as u64) as usize;
-        let zeros = vec![0u64; chunks * CHUNK * 2];
-        let stamps = zeros.into_iter().map(AtomicU64::new).collect();
-        Self { stamps, launches: (0..chunks).map(|_| AtomicU32::new(0)).collect() }
+        let stamps = || zeroed(bytes.div_ceil(4) as usize).unwrap_or_default();
+        Self { writes: stamps(), reads: stamps() }
     }
 
-    /// Clears the chunks of some granules if an earlier launch left something there.
+    /// The stamps of the granules that bytes `start..end` touch.
     #[inline(always)]
-    fn prepare(&self, first: usize, last: usize, launch: u32) {
-        for chunk in first / CHUNK..=last / CHUNK {
-            if self.launches[chunk].load(Acquire) != launch * 2 + 1 {
-                self.clear(chunk, launch);
-            }
-        }
-    }
-
-    #[cold]
-    fn clear(&self, chunk: usize, launch: u32) {
-        let mark = &self.launches[chunk];
-        let before = mark.load(Relaxed);
-        if before < launch * 2 && mark.compare_exchange(before, launch * 2, Relaxed, Relaxed).is_ok() {
-            if before != 0 {
-                for stamp in &self.stamps[chunk * CHUNK * 2..(chunk + 1) * CHUNK * 2] {
-                    stamp.store(0, Relaxed);
-                }
-            }
-            mark.store(launch * 2 + 1, Release);
-            return;
-        }
-        while mark.load(Acquire) != launch * 2 + 1 {
-            std::hint::spin_loop();
-        }
+    fn granules(&self, start: u64, end: u64) -> (&[AtomicU64], &[AtomicU64]) {
+        let range = start as usize / 4..end.div_ceil(4) as usize;
+        (self.writes.get(range.clone()).unwrap_or_default(), self.reads.get(range).unwrap_or_default())
     }
 }
 
@@ -216,7 +194,8 @@ const MAX_ENTRIES: usize = 1 << 23;
 #[derive(Debug, Default)]
 pub(crate) struct Shadows {
     allocations: Vec<OnceLock<Shadow>>,
-    launch: u32,
+    /// The blocks of this launch, counted over all launches.
+    blocks: Range<u32>,
     locations: Mutex<Locations>,
     /// Something was left somewhere.
     ordered: AtomicBool,
@@ -230,9 +209,18 @@ pub(super) struct Accessor<'a> {
     pub clock: &'a BlockClock,
     pub stamp: Stamp,
     pub write: bool,
+    /// Stamps less than this are of earlier launches.
+    pub since: u64,
 }
 
 impl Accessor<'_> {
+    /// Who last accessed something in this launch.
+    #[inline(always)]
+    fn last(&self, stamp: &AtomicU64) -> Stamp {
+        let stamp = stamp.load(Relaxed);
+        Stamp(if stamp < self.since { 0 } else { stamp })
+    }
+
     /// Whether an access may follow an earlier one.
     fn may_follow(&self, other: Stamp) -> bool {
         let block = other.block();
@@ -248,11 +236,13 @@ impl Shadows {
     /// Makes ready for a launch over this many allocations.
     pub(crate) fn begin(&mut self, allocations: usize, blocks: u64) {
         self.allocations.resize_with(allocations, OnceLock::new);
-        if self.launch == u32::MAX / 2 - 1 {
+        let first = u64::from(self.blocks.end);
+        if first + blocks <= MAX_BLOCKS {
+            self.blocks = self.blocks.end..(first + blocks) as u32;
+        } else {
             self.allocations.iter_mut().for_each(|shadow| *shadow = OnceLock::new());
-            self.launch = 0;
+            self.blocks = 0..blocks.min(MAX_BLOCKS) as u32;
         }
-        self.launch += 1;
         self.locations = Mutex::default();
         self.ordered = AtomicBool::new(false);
         self.lost = AtomicBool::new(blocks <= 1 || blocks > MAX_BLOCKS);
@@ -263,6 +253,22 @@ impl Shadows {
         if let Some(shadow) = self.allocations.get_mut(index) {
             *shadow = OnceLock::new();
         }
+    }
+
+    /// Number of a block of this launch over all launches, by its index in the grid.
+    pub(crate) fn number(&self, index: u32) -> u32 {
+        self.blocks.start + index
+    }
+
+    /// Index in the grid of a block of this launch.
+    pub(super) fn index(&self, number: u32) -> u32 {
+        number.wrapping_sub(self.blocks.start)
+    }
+
+    /// The least stamp of this launch.
+    #[inline(always)]
+    pub(super) fn since(&self) -> u64 {
+        u64::from(self.blocks.start + 1) << BLOCK_SHIFT
     }
 
     /// Whether races are looked for.
@@ -286,29 +292,36 @@ impl Shadows {
     ) {
         let Some(shadow) = self.allocations.get(allocation) else { return };
         let shadow = shadow.get_or_init(|| Shadow::new(bytes));
-        if mask == !0 {
-            let mut apart = 0;
-            for lane in 0..WARP {
-                apart |= offsets[lane] ^ offsets[0].wrapping_add(lane as u64 * u64::from(size));
-            }
-            let whole = (offsets[0] | (u64::from(size) * WARP as u64)) & 3 == 0;
-            if apart == 0 && whole {
-                let (first, count) = (offsets[0] as usize / 4, size as usize * WARP / 4);
-                shadow.prepare(first, first + count - 1, self.launch);
-                if run(&shadow.stamps[first * 2..(first + count) * 2], accessor) {
-                    return;
+        let size = u64::from(size);
+        let mut left = mask;
+        while left != 0 {
+            // Lanes whose bytes follow each other are noted together.
+            let first = left.trailing_zeros() as usize;
+            let (start, mut end, mut lanes) = (offsets[first], offsets[first] + size, 1 << first);
+            if mask == !0 && is_contiguous(offsets, size as u32) {
+                (end, lanes) = (start + size * WARP as u64, !0);
+            } else {
+                for lane in lanes_of(left & !lanes) {
+                    if offsets[lane] == end {
+                        end += size;
+                    } else if accessor.write || offsets[lane] + size != end {
+                        break;
+                    }
+                    lanes |= 1 << lane;
                 }
             }
-        }
-        for lane in (0..WARP).filter(|lane| mask >> lane & 1 == 1) {
-            let (first, last) = (offsets[lane] / 4, (offsets[lane] + u64::from(size) - 1) / 4);
-            shadow.prepare(first as usize, last as usize, self.launch);
-            let within = if size >= 4 { 15 } else { ((1 << size) - 1) << (offsets[lane] & 3) };
-            let accessor = Accessor { stamp: accessor.stamp.with_bytes(within), ..*accessor };
-            for granule in first..=last {
-                let stamps = &shadow.stamps[granule as usize * 2..];
-                if let [write, read, ..] = stamps {
-                    one(write, read, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset: granule * 4, other, wrote }));
+            left &= !lanes;
+            if (start | end) % 4 == 0 && run(shadow.granules(start, end), accessor) {
+                continue;
+            }
+            for lane in lanes_of(lanes) {
+                let (start, end) = (offsets[lane], offsets[lane] + size);
+                let within = if size >= 4 { 15 } else { ((1 << size) - 1) << (start & 3) };
+                let accessor = Accessor { stamp: accessor.stamp.with_bytes(within), ..*accessor };
+                let (writes, reads) = shadow.granules(start, end);
+                for (granule, stamps) in writes.iter().zip(reads).enumerate() {
+                    let offset = start / 4 * 4 + granule as u64 * 4;
+                    one(stamps, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset, other, wrote }));
                 }
             }
         }
@@ -368,42 +381,40 @@ impl Shadows {
 
 /// Notes accesses to whole granules side by side if only this block has touched them; whether that is so.
 #[inline(always)]
-fn run(stamps: &[AtomicU64], accessor: &Accessor) -> bool {
+fn run((writes, reads): (&[AtomicU64], &[AtomicU64]), accessor: &Accessor) -> bool {
     if accessor.write && accessor.stamp.is_strong() {
         // What a plain write of the block's leaves must stay.
         return false;
     }
     let own = accessor.stamp.0 >> BLOCK_SHIFT;
+    let is_foreign = |stamp: Stamp| stamp.0 != 0 && stamp.0 >> BLOCK_SHIFT != own;
+    let is_touched_by_others = |stamp: Stamp| is_foreign(stamp) || stamp.0 & MANY != 0;
     let (mut foreign, mut foreign_reads) = (false, false);
-    for pair in stamps.chunks_exact(2) {
-        let (write, read) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
-        foreign |= write != 0 && (write >> BLOCK_SHIFT != own || write & MANY != 0);
-        foreign_reads |= read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0);
+    for write in writes {
+        foreign |= is_touched_by_others(accessor.last(write));
+    }
+    for read in reads {
+        foreign_reads |= is_touched_by_others(accessor.last(read));
     }
     if foreign || accessor.write && foreign_reads {
         return false;
     }
     if accessor.write {
-        for pair in stamps.chunks_exact(2) {
-            pair[0].store(accessor.stamp.0, Relaxed);
-        }
+        writes.iter().for_each(|write| write.store(accessor.stamp.0, Relaxed));
     } else if foreign_reads {
-        for pair in stamps.chunks_exact(2) {
-            let read = pair[1].load(Relaxed);
-            let many = if read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0) { MANY } else { 0 };
-            pair[1].store(accessor.stamp.0 | many, Relaxed);
+        for read in reads {
+            let many = if is_touched_by_others(accessor.last(read)) { MANY } else { 0 };
+            read.store(accessor.stamp.0 | many, Relaxed);
         }
     } else {
-        for pair in stamps.chunks_exact(2) {
-            pair[1].store(accessor.stamp.0, Relaxed);
-        }
+        reads.iter().for_each(|read| read.store(accessor.stamp.0, Relaxed));
     }
     true
 }
 
 /// Notes an access to some bytes of one granule.
-fn one(write: &AtomicU64, read: &AtomicU64, accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
-    let (last_write, last_read) = (Stamp(write.load(Relaxed)), Stamp(read.load(Relaxed)));
+fn one((write, read): (&AtomicU64, &AtomicU64), accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
+    let (last_write, last_read) = (accessor.last(write), accessor.last(read));
     let own = accessor.clock.block;
     let strong = accessor.stamp.is_strong();
     // Under an access of the block's own lie others that nothing has ordered.

@@ -105,11 +105,11 @@ pub(crate) struct BlockState {
 }
 
 impl BlockState {
-    /// Of a block that begins; `lanes` are those that exist in each warp.
-    pub(crate) fn new(rank: usize, index: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
+    /// Of a block that begins, by its number over all launches; `lanes` are those that exist in each warp.
+    pub(crate) fn new(rank: usize, number: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
         let nothing = Rc::default();
         let timelines = lanes.iter().enumerate().map(|(warp, &lanes)| Timeline::new(rank * WARP + warp, lanes, &nothing)).collect();
-        Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(index), flags: HashMap::new(), copies: 0 }
+        Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(number), flags: HashMap::new(), copies: 0 }
     }
 }
 
@@ -228,6 +228,7 @@ impl Cx<'_> {
             clock,
             stamp: global::Stamp::new(clock.block, clock.now, self.warp.index, self.pc - self.launch.entry(), strong),
             write: access.writes(),
+            since: shadows.since(),
         };
         let mut conflicts = Vec::new();
         let bytes = self.launch.memory.get(allocation).bytes;

@@ -194,7 +194,7 @@ fn fill_inactive(lanes: Mask, addresses: &Lanes<u64>) -> Lanes<u64> {
 
 /// Whether each lane's bytes follow those of the lane before it.
 #[inline(always)]
-fn is_contiguous(positions: &Lanes<u64>, size: u32) -> bool {
+pub(crate) fn is_contiguous(positions: &Lanes<u64>, size: u32) -> bool {
     let mut apart = 0;
     for lane in 0..WARP {
         apart |= positions[lane] ^ positions[0].wrapping_add(lane as u64 * u64::from(size));
