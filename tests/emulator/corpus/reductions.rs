@@ -143,13 +143,17 @@ pub fn histogram() -> Case {
         .launch(Launch::new("histogram", [3, 1, 1], [64, 1, 1], vec![Buffer("count"), Buffer("x"), I32(n as i32)]))
 }
 
-/// Five rows for eight warps; in each the two largest are equal.
+/// Five rows for eight warps. In some the two largest are equal, in others a lane owns two of the largest.
 pub fn top_k() -> Case {
     let (rows, width, k) = (5, 64, 4);
     let mut x = Draw(17).floats(rows * width, 1.0);
     let (mut value, mut index) = (vec![], vec![]);
     for (r, row) in x.chunks_mut(width).enumerate() {
-        (row[7 * r + 3], row[60 - 3 * r]) = (2.0, 2.0);
+        match r {
+            1 => (row[11], row[43], row[22], row[54]) = (2.0, 1.9, 1.8, 1.7),
+            3 => (row[11], row[22], row[54]) = (2.0, 1.9, 1.8),
+            _ => (row[7 * r + 3], row[60 - 3 * r]) = (2.0, 2.0),
+        }
         let mut order: Vec<usize> = (0..width).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a])); // stable: of equal ones the first
         value.extend(order[..k].iter().map(|&c| row[c]));
