@@ -134,8 +134,16 @@ fn work(context: &Context) -> Worker {
     context.progress.enter();
     loop {
         let epoch = context.progress.epoch();
-        let ready = live.iter().position(|cluster| cluster.spinning != Some(epoch));
-        if (ready.is_none() || rounds > PATIENCE * live.len()) && live.len() < RESIDENT {
+        let mut ready = live.iter().enumerate().filter(|(_, cluster)| cluster.spinning != Some(epoch)).map(|(index, _)| index);
+        let (ready, hasty) = match &mut random {
+            None => (ready.next(), false),
+            // blocks run among each other, not only where one waits for another
+            Some(random) => {
+                let ready: Vec<usize> = ready.collect();
+                ((!ready.is_empty()).then(|| ready[random.below(ready.len())]), random.next() % 8 == 0)
+            }
+        };
+        if (ready.is_none() || hasty || rounds > PATIENCE * live.len()) && live.len() < RESIDENT {
             let next = context.next_cluster.fetch_add(1, Relaxed);
             if next < clusters {
                 let index = order.get(next).map_or(next, |&index| index as usize);
