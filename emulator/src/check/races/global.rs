@@ -311,7 +311,8 @@ impl Shadows {
                 }
             }
             left &= !lanes;
-            if (start | end) % 4 == 0 && run(shadow.granules(start, end), accessor) {
+            // A strong access must not hide a plain one of its own block.
+            if (start | end) % 4 == 0 && !accessor.stamp.is_strong() && run(shadow.granules(start, end), accessor) {
                 continue;
             }
             for lane in lanes_of(lanes) {
