@@ -210,6 +210,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
             transfers: VecDeque::new(),
             barriers: Vec::new(),
             cluster_barrier: ClusterBarrier::default(),
+            warpgroups: Vec::new(),
             lanes: alive.clone(),
             woken: vec![0; alive.len()],
             alive,
