@@ -23,6 +23,9 @@ use crate::{Error, Result};
 /// Instructions that a warp runs before the others of its cluster get a turn.
 const SLICE: u32 = 8192;
 
+/// Clusters whose order is drawn at most: a list of all of a grid could be longer than memory.
+const SHUFFLED: usize = 1 << 20;
+
 /// Clusters that one worker keeps alive while they wait for others: as many as a GPU could hold at once.
 const RESIDENT: usize = 1024;
 
@@ -120,7 +123,8 @@ fn work(context: &Context) -> Worker {
     let clusters = (context.launch.blocks() / u64::from(context.launch.cluster_blocks())) as usize;
     let mut order: Vec<u32> = Vec::new();
     if let Some(random) = &mut random {
-        order = (0..clusters as u32).collect();
+        // Those beyond come in their natural order.
+        order = (0..clusters.min(SHUFFLED) as u32).collect();
         random.shuffle(&mut order);
     }
     let mut spare: Vec<Registers> = Vec::new();
