@@ -1,12 +1,73 @@
-//! The fault suite's correct kernels: that the corpus is well formed, and that its comparisons see a wrong result.
+//! The fault suite: correct kernels give no finding in any order, and every fault in them is found or explained. Also that the
+//! corpus of kernels is well formed, and that its comparisons see a wrong result.
 
 #[path = "emulator/corpus/mod.rs"]
-#[allow(dead_code)] // each test binary uses a part
 mod corpus;
+#[path = "emulator/equivalent.rs"]
+mod equivalent;
+#[path = "emulator/run.rs"]
+mod run;
+#[path = "emulator/shadow.rs"]
+mod shadow;
+#[path = "emulator/suite.rs"]
+mod suite;
 
 use std::collections::HashSet;
 
 use corpus::{Arch, Argument, Case, Contents, Expected, Launch, Swizzle};
+use equivalent::Equivalents;
+use ferromind::gpu::nvrtc::{Compiler, Options, Source};
+use ptx_emulator::Order;
+use rayon::prelude::*;
+use run::{Conditions, Outcome, run};
+use suite::{ENOUGH, Subject, Table};
+
+/// The cases with their PTX, compiled to machine code too, for the assembler alone checks inline PTX.
+fn compiled() -> Vec<(Case, String)> {
+    let compiler = Compiler::new().unwrap_or_else(|error| panic!("{error}"));
+    let compile = |case: Case| {
+        let arch = match case.arch {
+            Arch::Compute80 => "sm_80",
+            Arch::Compute90a => "sm_90a",
+        };
+        let options = Options::new(arch.parse().expect("a target"));
+        let options = case.defines.iter().fold(options, |options, (name, value)| options.define(name, value));
+        let source = Source { name: case.name, text: case.source, headers: &corpus::HEADERS };
+        let ptx = compiler.compile(&source, &options).unwrap_or_else(|error| panic!("{}: {error}", case.name)).ptx;
+        (case, ptx)
+    };
+    corpus::all().into_par_iter().map(compile).collect()
+}
+
+/// Outputs do not depend on the order in which blocks and warps run, to the bit.
+#[test]
+fn intact_kernels_are_right_and_without_findings() {
+    compiled().par_iter().for_each(|(case, ptx)| {
+        let subject = Subject::new(case, ptx).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        let natural = Conditions { order: Order::Natural, max_instructions: ENOUGH, workers: 2 };
+        let outcome = run(case, &subject.program, natural).outcome;
+        assert!(matches!(outcome, Outcome::Right(_)), "{}: {outcome:?}", case.name);
+        for seed in 1..=8 {
+            let seeded = Conditions { order: Order::Seeded(seed), ..natural };
+            assert_eq!(run(case, &subject.program, seeded).outcome, outcome, "{} in order {seed}", case.name);
+        }
+    });
+}
+
+/// Prints how many faults of each kind there are, and what became of them.
+#[test]
+fn every_fault_is_found_or_explained() {
+    let mut equivalents = Equivalents::new();
+    let mut table = Table::default();
+    let mut unexplained = Vec::new();
+    for (case, ptx) in &compiled() {
+        let subject = Subject::new(case, ptx).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        unexplained.extend(table.add(&subject, &mut equivalents));
+    }
+    println!("{table}");
+    assert!(unexplained.is_empty(), "faults that nobody found:\n{}", unexplained.join("\n"));
+    assert_eq!(equivalents.stale(), Vec::<&str>::new(), "entries of the list that explain nothing");
+}
 
 /// The parameters of a kernel's prototype in its source; attributes and line breaks may come before the name.
 fn parameters<'a>(case: &'a Case, launch: &Launch) -> Vec<&'a str> {

@@ -35,6 +35,32 @@ fn one_token_shows_what_the_command_prints() {
     assert_eq!((titles, blocks(page).len()), (20, 20), "each section of the output has its block on the page");
 }
 
+/// The commands of a page: what follows `$ ferromind ` on the lines of its blocks fenced as `sh`, `\` at an end joining two.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let joined: Vec<String> = blocks.map(|block| block.replace("\\\n", " ")).collect();
+    let lines = joined.iter().flat_map(|block| block.lines()).filter_map(|line| line.strip_prefix("$ ferromind "));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_kernel_without_a_gpu_shows_what_its_commands_print() {
+    let page = include_str!("../learn/02-a-kernel-without-a-gpu.md");
+    let commands = commands(page);
+    assert_eq!(commands.len(), 7, "each section has its command");
+    let mut output = String::new();
+    for command in commands {
+        let run = Command::new(env!("CARGO_BIN_EXE_ferromind")).args(&command).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        let run = run.unwrap();
+        assert_ne!(run.status.code(), Some(2), "{command:?}: {}", String::from_utf8_lossy(&run.stderr));
+        output += &String::from_utf8(run.stdout).unwrap();
+    }
+    // Findings hold the kernel's path as the compiler saw it.
+    let output = output.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
+    assert_eq!(strangers(page, &output), Vec::<&str>::new());
+    assert!(blocks(page).len() >= 7);
+}
+
 #[test]
 fn a_page_that_has_drifted_is_seen() {
     let output = "x   1.0000\ny   2.5000\n";

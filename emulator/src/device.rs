@@ -85,6 +85,22 @@ impl Device {
         Ok(())
     }
 
+    /// Copies bytes within the device; those that are undefined are so in the copy. The ranges must not overlap.
+    ///
+    /// # Errors
+    /// A range is not within one allocation.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: u64) -> Result<()> {
+        let (source, from) = self.memory.range(from, bytes)?;
+        let (target, to) = self.memory.range(to, bytes)?;
+        let mut buffer = vec![0; bytes as usize];
+        source.read(from, &mut buffer);
+        target.write(to, &buffer);
+        if source.first_undefined(from, bytes).is_some() {
+            target.copy_defined(to, source, from, bytes);
+        }
+        Ok(())
+    }
+
     /// Marks a range as holding no defined value any more, whatever its bytes.
     ///
     /// # Errors
@@ -152,7 +168,7 @@ impl Device {
             memory: &self.memory,
             variables: &module.variables,
             checked: launch.checked,
-            copies_in_bulk: launch.checked && module.program.copies_in_bulk(),
+            uses_async_proxy: launch.checked && module.program.uses_async_proxy(),
             races: &self.races,
             threads: threads_of(launch.block),
             touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
@@ -167,5 +183,32 @@ impl Device {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Device").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_take_along_what_is_undefined() {
+        let mut device = Device::new();
+        let (a, b) = (device.allocate("a", 100).unwrap(), device.allocate("b", 100).unwrap());
+        let bytes: Vec<u8> = (0..100).collect();
+        device.write(a, &bytes).unwrap();
+        device.write(b, &[0; 100]).unwrap();
+        device.undefine(a + 67, 2).unwrap();
+        device.copy(b + 1, a + 30, 60).unwrap();
+        let mut copied = [0; 60];
+        device.read(b + 1, &mut copied).unwrap();
+        assert_eq!(copied[..], bytes[30..90]);
+        // Brute force over every window.
+        let hole = |start: u64| (start..100).find(|at| [38, 39].contains(at)).map(|at| at - start);
+        for start in 0..100 {
+            assert_eq!(device.first_undefined(b + start, 100 - start).unwrap(), hole(start), "{start}");
+        }
+        device.copy(b, a, 60).unwrap();
+        assert_eq!(device.first_undefined(b, 100).unwrap(), None);
+        assert!(device.copy(b, a + 50, 51).is_err());
     }
 }

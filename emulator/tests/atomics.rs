@@ -112,7 +112,8 @@ fn vectors_are_updated_component_by_component() {
 
 #[test]
 fn integer_operations_against_rust() {
-    let cases: [(&str, &str, fn(u32, u32) -> u32); 9] = [
+    type Operation = fn(u32, u32) -> u32;
+    let cases: [(&str, &str, Operation); 9] = [
         ("min", "s32", |a, b| (a as i32).min(b as i32) as u32),
         ("max", "s32", |a, b| (a as i32).max(b as i32) as u32),
         ("min", "u32", u32::min),

@@ -122,7 +122,8 @@ fn a_stage_that_is_still_read_may_not_be_loaded_again() {
 
 #[test]
 fn reductions_combine_with_global_memory() {
-    let cases: [(&str, u32, u32, fn(u32, u32) -> u32); 5] = [
+    type Operation = fn(u32, u32) -> u32;
+    let cases: [(&str, u32, u32, Operation); 5] = [
         ("add.u32", 4, 3, u32::wrapping_add),
         ("max.s32", 0xffff_ffff, 3, |a, b| (a as i32).max(b as i32) as u32),
         ("and.b32", 6, 3, |a, b| a & b),

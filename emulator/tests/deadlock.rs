@@ -49,6 +49,25 @@ fn a_flag_that_nobody_raises() {
 }
 
 #[test]
+fn a_lock_that_is_never_given_back() {
+    let body = "
+        setp.ne.u32 %p0, %tid, 0;
+        @%p0 bra END;
+        mov.u32 %r1, 0; mov.u32 %r2, 1;
+        SPIN:
+        atom.global.cas.b32 %r0, [%out+4096], %r1, %r2;
+        setp.ne.u32 %p1, %r0, 0;
+        @%p1 bra SPIN;
+        st.global.u32 [%there], %block;
+        membar.gl;
+        atom.global.exch.b32 %r0, [%out+4096], %r1;
+        END:";
+    Kernel::grid(3, body).is_clean();
+    let kept = body.replace("atom.global.exch.b32 %r0, [%out+4096], %r1;", "");
+    Kernel::grid(3, &kept).is_found(Kind::Deadlock, &["atom.global.cas", "setp", "@%p1 bra"]);
+}
+
+#[test]
 fn the_cluster_s_barrier_without_one_block() {
     // One warp of one block spins, so the others wait for the cluster in vain.
     let body = "

@@ -232,7 +232,7 @@ fn rows_of_odd_length_share_words_between_blocks() {
     }
 }
 
-/// Block 0 writes 64 words and raises a flag; the others wait for it and read them.
+/// Block 0 writes 64 words and raises a flag; the others wait for it, which one thread does for all, and read them.
 const FLAG: &str = "
         mul.wide.s32 %d0, %four, 1; add.s64 %d0, %d0, %out;
         mov.u32 %r1, 1;
@@ -250,6 +250,7 @@ const FLAG: &str = "
         ld.volatile.global.u32 %r2, [%out+8192];
         setp.eq.u32 %p2, %r2, 0;
         @%p2 bra SPIN;
+        fence.acq_rel.gpu;
         MEET:
         bar.sync 1;
         ld.global.u32 %r3, [%d0];
@@ -264,6 +265,19 @@ fn a_flag_orders_blocks_after_a_fence() {
     // One thread's fence after the barrier is enough; a fence after the flag is none.
     let cumulative = FLAG.replace("membar.gl;\n        bar.sync 0;", "bar.sync 0;\n        membar.gl;");
     Kernel::grid(4, &cumulative).is_clean();
+    // A fence by another warp, for which the writer of the flag has waited or not.
+    let other = |after: &str| {
+        let fence = format!("bar.sync 0; setp.gt.u32 %p3, %tid, 31; @%p3 membar.gl; {after}");
+        FLAG.replace("membar.gl;\n        bar.sync 0;", &fence)
+    };
+    Kernel::grid(4, &other("barrier.sync 2;")).is_clean();
+    races(&Kernel::grid(4, &other("")), Kind::GlobalRace, &["ld.global"]);
+    // The reader needs a fence as well, or an acquire, of the device's scope.
+    races(&Kernel::grid(4, &FLAG.replace("fence.acq_rel.gpu;", "")), Kind::GlobalRace, &["ld.global"]);
+    races(&Kernel::grid(4, &FLAG.replace("fence.acq_rel.gpu;", "fence.acq_rel.cta;")), Kind::GlobalRace, &["ld.global"]);
+    let acquired = FLAG.replace("fence.acq_rel.gpu;", "").replace("ld.volatile", "ld.acquire.gpu");
+    Kernel::grid(4, &acquired).is_clean();
+    races(&Kernel::grid(4, &acquired.replace("acquire.gpu", "acquire.cta")), Kind::GlobalRace, &["ld.global"]);
     let plain = FLAG.replace("st.volatile.global.u32 [%out+8192]", "st.global.u32 [%out+8192]");
     for order in orders() {
         let (findings, _) = Kernel::grid(4, &plain).run(order);
@@ -309,6 +323,7 @@ const LAST: &str = "
         st.global.u32 [%d0], %r0;
         membar.gl;
         atom.global.add.u32 %r1, [%out+8192], 1;
+        fence.acq_rel.gpu;
         st.shared.u32 [s], %r1;
         MEET:
         bar.sync 0;
@@ -331,8 +346,11 @@ fn the_last_block_reads_what_all_have_written() {
     assert!(orders().all(|order| Kernel::grid(5, LAST).run(order).1[4096] == 15));
     races(&Kernel::grid(5, &LAST.replace("membar.gl;", "")), Kind::GlobalRace, &["ld.global"]);
     races(&Kernel::grid(5, &LAST.replace("membar.gl;", "fence.acq_rel.cta;")), Kind::GlobalRace, &["ld.global"]);
-    // The fence in the atomic itself.
-    let released = LAST.replace("membar.gl;", "").replace("atom.global.add", "atom.acq_rel.gpu.global.add");
+    races(&Kernel::grid(5, &LAST.replace("fence.acq_rel.gpu;", "")), Kind::GlobalRace, &["ld.global"]);
+    races(&Kernel::grid(5, &LAST.replace("fence.acq_rel.gpu;", "fence.acq_rel.cta;")), Kind::GlobalRace, &["ld.global"]);
+    // The fences in the atomic itself.
+    let released =
+        LAST.replace("membar.gl;", "").replace("fence.acq_rel.gpu;", "").replace("atom.global.add", "atom.acq_rel.gpu.global.add");
     Kernel::grid(5, &released).is_clean();
     let narrow = released.replace("acq_rel.gpu", "acq_rel.cta");
     races(&Kernel::grid(5, &narrow), Kind::GlobalRace, &["ld.global"]);

@@ -119,7 +119,7 @@ fn boxes_are_loaded_with_every_swizzle_and_beyond_every_edge() {
                     // Where word `index` of the box, row after row, comes from: its 16-byte unit has changed places within the
                     // swizzle's span by the number of its 128-byte line.
                     let (unit, line) = (index / 4, index / 32);
-                    let from = (unit ^ line % chunks) * 4 + index % 4;
+                    let from = (unit ^ (line % chunks)) * 4 + index % 4;
                     let (column, row) = (from as u32 % columns, from as u32 / columns);
                     let at = [x + i64::from(column), y + i64::from(row % 6), z + i64::from(row / 6)];
                     assert_eq!(value, element(at), "{swizzle:?} at {:?}, word {index}", (x, y, z));

@@ -107,7 +107,8 @@ impl Case {
             body += &format!("ld.global.b32 %d{r}, [%in2+{}];\n", 512 * r);
         }
         let bits = |descriptor: Descriptor| descriptor.encode().unwrap();
-        body += &format!("mov.b64 %desc0, {};\nmov.b64 %desc1, {};\nbar.sync 0;\nadd.s64 %out, %out, %four;\n", bits(a), bits(b));
+        body += &format!("mov.b64 %desc0, {};\nmov.b64 %desc1, {};\n{PROXY_FENCE}bar.sync 0;\n", bits(a), bits(b));
+        body += "add.s64 %out, %out, %four;\n";
         body += steps;
         for r in 0..self.registers() {
             body += &format!("st.global.b32 [%out+{}], %d{r};\n", 512 * r);
@@ -230,6 +231,7 @@ fn operands_are_negated_and_accumulators_left_out() {
     }
 }
 
+const PROXY_FENCE: &str = "fence.proxy.async.shared::cta;\n";
 const FENCE: &str = "wgmma.fence.sync.aligned;\n";
 const COMMIT: &str = "wgmma.commit_group.sync.aligned;\n";
 const WAIT: &str = "wgmma.wait_group.sync.aligned 0;\n";
@@ -318,6 +320,19 @@ fn one_thread_hands_operands_back_for_the_warpgroup() {
     let store = "setp.eq.u32 %q, %lane, 0;\n@%q st.shared.b32 [%base], %w0;\n";
     BF16.run(&format!("{FENCE}{mma}{COMMIT}{WAIT}{store}")).clean();
     assert!(!BF16.run(&format!("{FENCE}{mma}{COMMIT}{store}{WAIT}")).findings.is_empty());
+}
+
+#[test]
+fn what_threads_write_is_seen_behind_a_proxy_fence() {
+    let program = BF16.program(&format!("{FENCE}{}{COMMIT}{WAIT}", BF16.instruction()));
+    let run = |program: &str| run(program, 128, &BF16.inputs().0, 128 * BF16.registers());
+    run(&program).clean();
+    for weak in ["", "fence.acq_rel.cta;\n"] {
+        let found = run(&program.replace(PROXY_FENCE, weak));
+        assert!(found.only(Kind::MissingProxyFence).message.contains("st.shared"), "{}", found.findings[0]);
+    }
+    // The warps that multiply may fence what others have written.
+    run(&program.replace(&format!("{PROXY_FENCE}bar.sync 0;\n"), &format!("bar.sync 0;\n{PROXY_FENCE}"))).clean();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The commands, one file each: they parse, print and call the library.
 
 mod bench;
+mod emulate;
 mod generate;
 mod lab;
 mod learn;
@@ -34,6 +35,8 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Run a CUDA kernel with no GPU: find its mistakes, count what bounds its speed
+    Emulate(Box<emulate::Flags>),
     /// Print the numbers of a page under learn/
     Learn(learn::Flags),
 }
@@ -46,6 +49,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),
+        Command::Emulate(flags) => emulate::run(*flags),
         Command::Learn(flags) => learn::run(&flags),
     }
 }

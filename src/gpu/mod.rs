@@ -1,7 +1,8 @@
 //! The device seam: CUDA kernels, whoever runs them.
 //!
 //! [`Device`] is one small object-safe trait: memory, copies, modules, launches, streams, events, captured graphs, tensor maps. What
-//! stands above it is written once. `cuda` implements it with NVIDIA's driver, which is opened at run time.
+//! stands above it is written once. `cuda` implements it with NVIDIA's driver, which is opened at run time, `emulator` with the
+//! processor.
 //!
 //! From a file under `kernels/` to a launch:
 //!
@@ -24,6 +25,7 @@
 pub mod arch;
 pub mod cuda;
 pub mod device;
+pub mod emulator;
 pub mod kernels;
 mod kind;
 pub mod launch;
@@ -46,8 +48,9 @@ use crate::error::{Error, Result};
 pub fn open(kind: DeviceKind) -> Result<Arc<dyn Device>> {
     match kind {
         DeviceKind::Cuda(ordinal) => Ok(Arc::new(cuda::CudaDevice::open(ordinal)?)),
-        DeviceKind::Auto | DeviceKind::Cpu | DeviceKind::Emulator => {
-            Err(Error::config(format!("device {kind} runs no kernels here: only cuda does")))
+        DeviceKind::Emulator => Ok(Arc::new(emulator::EmulatorDevice::default())),
+        DeviceKind::Auto | DeviceKind::Cpu => {
+            Err(Error::config(format!("device {kind} runs no kernels here: cuda and emulator do")))
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The lab: checks of the engine against data that others computed, and benchmarks.
+//! The lab: checks of the engine against data that others computed, kernels on the emulator, and benchmarks.
 
 pub mod bench;
+pub mod emulate;
 pub mod golden;
 pub mod one_token;
 pub mod stories;

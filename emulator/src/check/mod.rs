@@ -40,7 +40,7 @@ pub enum Kind {
     OperandInFlight,
     /// An `mbarrier` that was not initialised, was overwritten, overflowed, or was waited for in a phase that cannot come.
     Mbarrier,
-    /// A bulk or tensor copy may not see what a thread wrote to shared memory: no proxy fence lies between.
+    /// A bulk or tensor copy, or `wgmma`, may not see what a thread wrote to shared memory: no proxy fence lies between.
     MissingProxyFence,
     /// Nothing can make progress any more.
     Deadlock,
@@ -128,13 +128,14 @@ impl fmt::Display for Finding {
         if let Some(place) = &self.place {
             write!(f, " at {place}: `{}` (PTX line {})", place.instruction, place.ptx_line)?;
         }
-        write!(f, "\n  block ({bx}, {by}, {bz}), thread ({tx}, {ty}, {tz})")?;
-        if let Some(address) = self.address {
-            write!(f, ", address {address:#x}")?;
+        let mut parts = Vec::new();
+        // What nobody wrote has no thread.
+        if self.kind != Kind::NeverWritten {
+            parts.push(format!("block ({bx}, {by}, {bz}), thread ({tx}, {ty}, {tz})"));
         }
-        if let Some((name, offset)) = &self.buffer {
-            write!(f, ", `{name}` {offset:+} bytes")?;
-        }
+        parts.extend(self.address.map(|address| format!("address {address:#x}")));
+        parts.extend(self.buffer.as_ref().map(|(name, offset)| format!("`{name}` {offset:+} bytes")));
+        write!(f, "\n  {}", parts.join(", "))?;
         if self.count > 1 {
             write!(f, "\n  {} times in all", self.count)?;
         }

@@ -1,7 +1,7 @@
-//! Missing proxy fences: what threads write to shared memory, bulk and tensor copies, which go another way to it, see only behind
-//! `fence.proxy.async` (ISA, "Proxies"); an `mbarrier` that was just initialised, behind `fence.mbarrier_init` as well.
+//! Missing proxy fences: what threads write to shared memory, bulk and tensor copies and `wgmma`, which go another way to it, see
+//! only behind `fence.proxy.async` (ISA, "Proxies"); an `mbarrier` that was just initialised, behind `fence.mbarrier_init` as well.
 //!
-//! A fence counts if the thread that wrote executes it afterwards, or the thread that asks for the copy does.
+//! A fence counts if the thread that wrote executes it afterwards, or the thread that asks for the copy or product does.
 
 use crate::check::Kind;
 use crate::machine::execute::{Cx, lanes_of};
@@ -40,7 +40,7 @@ impl Cx<'_> {
     /// Notes that lanes write `size` bytes each of a block's shared memory.
     #[inline(always)]
     pub(crate) fn note_thread_writes(&mut self, rank: usize, positions: &Lanes<u32>, lanes: Mask, size: u32) {
-        if self.launch.copies_in_bulk {
+        if self.launch.uses_async_proxy {
             self.thread_writes(rank, positions, lanes, size);
         }
     }
@@ -72,7 +72,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Looks whether a copy that the thread in `lane` asks for sees what threads have written to a range of a block's shared memory.
+    /// Looks whether a copy or product that the thread in `lane` asks for sees what threads have written to a range of a block's shared memory.
     pub(crate) fn check_proxy(&mut self, rank: usize, position: usize, bytes: usize, lane: usize) {
         let words = self.blocks[rank].proxies.words.get(position / 4..(position + bytes).div_ceil(4)).unwrap_or_default();
         let own = self.blocks[self.rank].proxies.last_fence(self.warp.index * WARP + lane);
@@ -85,7 +85,7 @@ impl Cx<'_> {
         let address = SHARED_START + (position / 4 + word) as u32 * 4;
         let (place, buffer) = (self.launch.place(pc), self.launch.shared.nearest(address));
         self.report_at(Kind::MissingProxyFence, lane, Some(u64::from(address)), buffer, || {
-            format!("no fence.proxy.async lies between the write at {place}, `{}`, and this copy", place.instruction)
+            format!("no fence.proxy.async lies between the write at {place}, `{}`, and this read", place.instruction)
         });
     }
 

@@ -9,7 +9,7 @@ use crate::check::Kind;
 use crate::check::races::Access;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::launch::Order;
-use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP};
+use crate::machine::registers::{Bank, Lanes, Mask, Reg, WARP, each_lane};
 use crate::machine::scheduler::Random;
 use crate::memory::bits::ones;
 use crate::program::{Class, Decoded, Lowering};
@@ -54,7 +54,6 @@ enum Place {
 
 impl Execute for Atomic {
     fn execute(&self, cx: &mut Cx) -> Flow {
-        cx.worker.effects += 1;
         if let Some(device) = self.fences {
             cx.fence(device);
         }
@@ -98,28 +97,34 @@ impl Atomic {
             let operands = [Some(element.b), element.c];
             if operands.iter().flatten().any(|operand| cx.undefined(operand.id) >> lane & 1 == 1) {
                 cx.report_at(Kind::Uninitialized, lane, Some(address), cx.buffer_of(address), || {
-                    "the operand of an atomic was never computed from anything written".into()
+                    "the operand of an atomic comes from something that was never written".into()
                 });
             }
         }
         let all = ones(self.size);
+        let changed;
         let (old, defined) = match place {
             Place::Global { allocation, offset } => {
                 let (allocation, offset) = (cx.launch.memory.get(allocation), offset + u64::from(at));
                 let defined = allocation.is_all_defined() || allocation.defined(offset, self.size) == all;
                 let old = allocation.update(offset, self.size, |old| (self.combine_global)(old, b, c));
                 allocation.set_defined(offset, self.size, all);
+                changed = (self.combine_global)(old, b, c) != old;
                 (old, defined)
             }
             Place::Shared { rank, position } => {
                 let (shared, position) = (&mut cx.blocks[rank].shared, position + at as usize);
                 let defined = shared.defined.get(position, self.size) == all;
                 let old = shared.read_wide(position, self.size);
-                shared.write_wide(position, self.size, (self.combine)(old, b, c));
+                let new = (self.combine)(old, b, c);
+                shared.write_wide(position, self.size, new);
+                changed = new != old;
                 shared.defined.put(position, self.size, all);
                 (old, defined)
             }
         };
+        // Nobody waits for a value to stay as it is: a lock that is asked for in vain is not progress.
+        cx.worker.effects += u64::from(changed || !defined);
         if !defined && !self.overwrites && cx.checked() {
             cx.report_at(Kind::Uninitialized, lane, Some(address), cx.buffer_of(address), || {
                 "an atomic combines its operand with memory that was never written".into()
@@ -221,8 +226,8 @@ impl Register {
 
     fn set(self, cx: &mut Cx, value: &Lanes<u64>) {
         match self.bank {
-            Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &value.map(|bits| bits as u16)),
-            Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &value.map(|bits| bits as u32)),
+            Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &each_lane(|lane| value[lane] as u16)),
+            Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &each_lane(|lane| value[lane] as u32)),
             _ => cx.set(Reg::<u64>::new(self.index, self.id), value),
         }
     }

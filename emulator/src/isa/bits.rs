@@ -5,7 +5,7 @@ use super::modifiers;
 use super::modifiers::Modifiers;
 use crate::Result;
 use crate::machine::execute::{Cx, Execute, Flow};
-use crate::machine::registers::{Mask, Pred, Reg};
+use crate::machine::registers::{Mask, Pred, Reg, each_lane};
 use crate::numeric::bits::{self, Overrun, PermuteMode};
 use crate::numeric::compare::BoolOp;
 use crate::program::{Class, Decoded, Lowering};
@@ -112,7 +112,7 @@ impl Execute for Lop3 {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
         let (a, b, c) = (*cx.get(self.a), *cx.get(self.b), *cx.get(self.c));
-        let result = std::array::from_fn(|lane| bits::lop3(a[lane], b[lane], c[lane], self.table));
+        let result = each_lane(|lane| bits::lop3(a[lane], b[lane], c[lane], self.table));
         if let Some((p, op, q)) = self.p {
             let truth = mask(|lane| result[lane] != 0);
             cx.set_predicate(p, combine(op, truth, holds(cx, q)));

@@ -5,7 +5,7 @@ use super::lanes::{holds, mask};
 use super::modifiers::Modifiers;
 use crate::Result;
 use crate::machine::execute::{Cx, Execute, Flow};
-use crate::machine::registers::{Lane, Mask, Pred, Reg, WARP};
+use crate::machine::registers::{Lane, Mask, Pred, Reg, each_lane};
 use crate::numeric::compare::{BoolOp, Comparison, compare};
 use crate::numeric::float::Float;
 use crate::numeric::half_precision::{self as half, BF16, F16};
@@ -225,7 +225,7 @@ impl<D: Lane, T: Lane, F: Fn(T, T) -> bool + Send + Sync> Execute for SetValue<D
     fn execute(&self, cx: &mut Cx) -> Flow {
         let (a, b) = (cx.get(self.a), cx.get(self.b));
         let truth = conclude(cx, mask(|lane| (self.f)(a[lane], b[lane])), self.with);
-        let value = std::array::from_fn(|lane| if truth >> lane & 1 == 1 { self.on } else { D::from_bits(0) });
+        let value = each_lane(|lane| if truth >> lane & 1 == 1 { self.on } else { D::from_bits(0) });
         cx.set(self.d, &value);
         Flow::Next
     }
@@ -248,7 +248,7 @@ impl<F: Fn(u16, u16) -> bool + Send + Sync> Execute for SetValues<F> {
         let low = conclude(cx, mask(|lane| (self.f)(a[lane] as u16, b[lane] as u16)), self.with);
         let high = conclude(cx, mask(|lane| (self.f)((a[lane] >> 16) as u16, (b[lane] >> 16) as u16)), self.with);
         let half = |truth: Mask, lane: usize| if truth >> lane & 1 == 1 { u32::from(self.on) } else { 0 };
-        let value = std::array::from_fn(|lane| half(low, lane) | half(high, lane) << 16);
+        let value = each_lane(|lane| half(low, lane) | half(high, lane) << 16);
         cx.set(self.d, &value);
         Flow::Next
     }
@@ -332,8 +332,8 @@ impl<T: Lane, C: Fn(&Cx) -> Mask + Send + Sync> Execute for Select<T, C> {
             let undefined = a & chosen | b & !chosen | cx.undefined(self.id);
             cx.set_undefined(self.d.id, undefined);
         }
-        let (a, b) = (*cx.get(self.a), *cx.get(self.b));
-        let value: [T; WARP] = std::array::from_fn(|lane| if chosen >> lane & 1 == 1 { a[lane] } else { b[lane] });
+        let (a, b) = (cx.get(self.a), cx.get(self.b));
+        let value = each_lane(|lane| if chosen >> lane & 1 == 1 { a[lane] } else { b[lane] });
         cx.set(self.d, &value);
         Flow::Next
     }

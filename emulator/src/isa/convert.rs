@@ -8,7 +8,7 @@ use super::lanes::{binary, ternary, unary};
 use super::modifiers::Modifiers;
 use crate::Result;
 use crate::machine::execute::{Cx, Execute, Flow};
-use crate::machine::registers::{Bank, Lanes, Reg, WARP};
+use crate::machine::registers::{Bank, Lanes, Reg, each_lane};
 use crate::numeric::convert::{self, IntegerFormat};
 use crate::numeric::exact::{Format, Rounding};
 use crate::numeric::float::{Float, sat};
@@ -159,6 +159,7 @@ fn common(
         ("f32", "f32", Round::None) if saturated => unary(cx, i, CLASS, move |a: f32| sat(flush(a))),
         _ if saturated => return None,
         ("f32", "f16", _) if !ftz => unary(cx, i, CLASS, convert::cvt_f32_f16),
+        ("f32", "bf16", Round::None) if !ftz => unary(cx, i, CLASS, BF16::widen),
         ("f16", "f32", RN) if !ftz => unary(cx, i, CLASS, F16::narrow),
         ("bf16", "f32", RN) if !ftz => unary(cx, i, CLASS, BF16::narrow),
         ("f64", "f32", _) => unary(cx, i, CLASS, move |a: f32| convert::cvt_f64_f32(flush(a))),
@@ -285,9 +286,6 @@ fn general(to: Meaning, from: Meaning, round: Round, set: convert::Modifiers) ->
     let (Round::Float(rounding) | Round::Integral(rounding)) = round else {
         return match (to, from) {
             (I(to), I(from)) => Box::new(move |bits| convert::cvt_integer(to, from, set.sat, bits)),
-            (F(Format::F32), F(Format::BF16)) if set == convert::Modifiers::default() => {
-                Box::new(|bits| BF16::widen(bits as u16).bits())
-            }
             (F(to), F(from)) => Box::new(move |bits| convert::cvt_float(to, from, Rounding::Nearest, set, bits)),
             // Conversions between integers and floats always round.
             (I(_), F(_)) | (F(_), I(_)) => Box::new(|bits| bits),
@@ -302,6 +300,12 @@ fn general(to: Meaning, from: Meaning, round: Round, set: convert::Modifiers) ->
     }
 }
 
+/// Lanes of a narrower register.
+#[inline(always)]
+fn wide<T: Copy + Into<u64>>(lanes: &Lanes<T>) -> Lanes<u64> {
+    each_lane(|lane| lanes[lane].into())
+}
+
 /// A register of any width.
 #[derive(Debug, Clone, Copy)]
 struct Any {
@@ -314,8 +318,8 @@ impl Any {
     #[inline(always)]
     fn read(self, cx: &Cx) -> Lanes<u64> {
         match self.bank {
-            Bank::B16 => cx.get(Reg::<u16>::new(self.index, self.id)).map(u64::from),
-            Bank::B32 => cx.get(Reg::<u32>::new(self.index, self.id)).map(u64::from),
+            Bank::B16 => wide(cx.get(Reg::<u16>::new(self.index, self.id))),
+            Bank::B32 => wide(cx.get(Reg::<u32>::new(self.index, self.id))),
             _ => *cx.get(Reg::<u64>::new(self.index, self.id)),
         }
     }
@@ -323,8 +327,8 @@ impl Any {
     #[inline(always)]
     fn write(self, cx: &mut Cx, value: &Lanes<u64>) {
         match self.bank {
-            Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &value.map(|bits| bits as u16)),
-            Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &value.map(|bits| bits as u32)),
+            Bank::B16 => cx.set(Reg::<u16>::new(self.index, self.id), &each_lane(|lane| value[lane] as u16)),
+            Bank::B32 => cx.set(Reg::<u32>::new(self.index, self.id), &each_lane(|lane| value[lane] as u32)),
             _ => cx.set(Reg::<u64>::new(self.index, self.id), value),
         }
     }
@@ -390,7 +394,7 @@ impl Execute for Resize {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
         let a = self.a.read(cx);
-        let value: [u64; WARP] = a.map(|bits| convert::cvt_integer(self.to, self.from, false, bits));
+        let value = each_lane(|lane| convert::cvt_integer(self.to, self.from, false, a[lane]));
         self.d.write(cx, &value);
         Flow::Next
     }

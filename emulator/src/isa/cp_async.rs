@@ -10,7 +10,7 @@ use crate::Result;
 use crate::check::Kind;
 use crate::check::races::{Access, Release};
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
-use crate::machine::registers::{Lanes, Mask, Pred, Reg, WARP};
+use crate::machine::registers::{Lanes, Mask, Pred, Reg, WARP, each_lane};
 use crate::machine::transfer::Land;
 use crate::memory::bits::ones;
 use crate::memory::in_flight::Use;
@@ -57,6 +57,7 @@ struct Issue {
 }
 
 impl Execute for Issue {
+    #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
         let (active, size) = (cx.active, self.size);
         let (to, from) = (self.destination.addresses(cx), self.source.addresses(cx));
@@ -65,7 +66,7 @@ impl Execute for Issue {
             Source::First(register) => *cx.get(register),
             Source::Unless(predicate) => {
                 let ignored = holds(cx, predicate);
-                std::array::from_fn(|lane| if ignored >> lane & 1 == 1 { 0 } else { size })
+                each_lane(|lane| if ignored >> lane & 1 == 1 { 0 } else { size })
             }
         };
         let mut whole: Mask = 0;
@@ -115,6 +116,7 @@ impl Execute for Issue {
 }
 
 impl Issue {
+    #[inline(always)]
     fn issue(&self, cx: &mut Cx, lanes: Mask, positions: Lanes<u32>, contiguous: bool, data: Words<4>) {
         let (size, rank) = (self.size, cx.rank);
         cx.count_wavefronts(lanes, &positions, size, contiguous);

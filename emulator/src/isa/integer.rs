@@ -6,7 +6,7 @@ use super::modifiers;
 use super::modifiers::unsigned;
 use crate::Result;
 use crate::machine::execute::{Cx, Execute, Flow};
-use crate::machine::registers::{Lane, Pred, Reg, WARP};
+use crate::machine::registers::{Lane, Pred, Reg, each_lane};
 use crate::numeric::integer as int;
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::Instruction;
@@ -131,8 +131,8 @@ impl<T: Lane, F: Fn(T, T, T, bool) -> (T, bool) + Send + Sync> Execute for Chain
     fn execute(&self, cx: &mut Cx) -> Flow {
         let (a, b, c) = (*cx.get(self.a), *cx.get(self.b), *cx.get(self.c));
         let carry = if self.reads { cx.predicate(self.carry) } else { 0 };
-        let result: [(T, bool); WARP] = std::array::from_fn(|lane| (self.f)(a[lane], b[lane], c[lane], carry >> lane & 1 == 1));
-        cx.set(self.d, &result.map(|(value, _)| value));
+        let result = each_lane(|lane| (self.f)(a[lane], b[lane], c[lane], carry >> lane & 1 == 1));
+        cx.set(self.d, &each_lane(|lane| result[lane].0));
         if self.writes {
             cx.set_predicate(self.carry, mask(|lane| result[lane].1));
         }

@@ -1,8 +1,9 @@
-//! Operations that do the same in each lane, whatever the other lanes do.
+//! Operations that do the same in each lane, whatever the other lanes do. All lanes are computed, whether they are active or not:
+//! one loop, with no condition in it.
 
 use crate::Result;
 use crate::machine::execute::{Cx, Execute, Flow};
-use crate::machine::registers::{Lane, Lanes, Pred, Reg, WARP};
+use crate::machine::registers::{Lane, Pred, Reg, WARP, each_lane};
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::Instruction;
 
@@ -40,18 +41,12 @@ struct Map4<D, A, B, C, E, F> {
     f: F,
 }
 
-/// Lane by lane into a register. All lanes are computed, whether they are active or not: one loop, with no condition in it.
-#[inline(always)]
-fn write<D: Lane>(cx: &mut Cx, d: Reg<D>, value: impl Fn(usize) -> D) {
-    let value: Lanes<D> = std::array::from_fn(value);
-    cx.set(d, &value);
-}
-
 impl<D: Lane, A: Lane, F: Fn(A) -> D + Send + Sync> Execute for Map1<D, A, F> {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
-        let a = *cx.get(self.a);
-        write(cx, self.d, |lane| (self.f)(a[lane]));
+        let a = cx.get(self.a);
+        let value = each_lane(|lane| (self.f)(a[lane]));
+        cx.set(self.d, &value);
         Flow::Next
     }
 }
@@ -59,8 +54,9 @@ impl<D: Lane, A: Lane, F: Fn(A) -> D + Send + Sync> Execute for Map1<D, A, F> {
 impl<D: Lane, A: Lane, B: Lane, F: Fn(A, B) -> D + Send + Sync> Execute for Map2<D, A, B, F> {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
-        let (a, b) = (*cx.get(self.a), *cx.get(self.b));
-        write(cx, self.d, |lane| (self.f)(a[lane], b[lane]));
+        let (a, b) = (cx.get(self.a), cx.get(self.b));
+        let value = each_lane(|lane| (self.f)(a[lane], b[lane]));
+        cx.set(self.d, &value);
         Flow::Next
     }
 }
@@ -68,8 +64,9 @@ impl<D: Lane, A: Lane, B: Lane, F: Fn(A, B) -> D + Send + Sync> Execute for Map2
 impl<D: Lane, A: Lane, B: Lane, C: Lane, F: Fn(A, B, C) -> D + Send + Sync> Execute for Map3<D, A, B, C, F> {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
-        let (a, b, c) = (*cx.get(self.a), *cx.get(self.b), *cx.get(self.c));
-        write(cx, self.d, |lane| (self.f)(a[lane], b[lane], c[lane]));
+        let (a, b, c) = (cx.get(self.a), cx.get(self.b), cx.get(self.c));
+        let value = each_lane(|lane| (self.f)(a[lane], b[lane], c[lane]));
+        cx.set(self.d, &value);
         Flow::Next
     }
 }
@@ -77,8 +74,9 @@ impl<D: Lane, A: Lane, B: Lane, C: Lane, F: Fn(A, B, C) -> D + Send + Sync> Exec
 impl<D: Lane, A: Lane, B: Lane, C: Lane, E: Lane, F: Fn(A, B, C, E) -> D + Send + Sync> Execute for Map4<D, A, B, C, E, F> {
     #[inline(always)]
     fn execute(&self, cx: &mut Cx) -> Flow {
-        let (a, b, c, e) = (*cx.get(self.a), *cx.get(self.b), *cx.get(self.c), *cx.get(self.e));
-        write(cx, self.d, |lane| (self.f)(a[lane], b[lane], c[lane], e[lane]));
+        let (a, b, c, e) = (cx.get(self.a), cx.get(self.b), cx.get(self.c), cx.get(self.e));
+        let value = each_lane(|lane| (self.f)(a[lane], b[lane], c[lane], e[lane]));
+        cx.set(self.d, &value);
         Flow::Next
     }
 }

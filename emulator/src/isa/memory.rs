@@ -104,7 +104,7 @@ impl<const W: usize> Execute for Store<W> {
             let lane = lanes_of(cx.active).find(|&lane| data.undefined[lane] != 0).unwrap_or(0);
             if !cx.goes_to_threads(self.target, addresses[lane]) {
                 cx.report_at(Kind::Uninitialized, lane, Some(addresses[lane]), cx.buffer_of(addresses[lane]), || {
-                    "the value stored was never computed from anything written".into()
+                    "the value stored comes from something that was never written".into()
                 });
                 data.any_undefined = false;
             }
@@ -162,22 +162,22 @@ impl Element {
         match self.bank {
             Bank::B16 => {
                 let lanes = cx.get(Reg::<u16>::new(self.index, self.id));
-                for lane in 0..WARP {
-                    data.words[word][lane] |= (u32::from(lanes[lane]) & mask) << shift;
+                for (out, &value) in data.words[word].iter_mut().zip(lanes) {
+                    *out |= (u32::from(value) & mask) << shift;
                 }
             }
             Bank::B32 => {
                 let lanes = cx.get(Reg::<u32>::new(self.index, self.id));
-                for lane in 0..WARP {
-                    data.words[word][lane] |= (lanes[lane] & mask) << shift;
+                for (out, &value) in data.words[word].iter_mut().zip(lanes) {
+                    *out |= (value & mask) << shift;
                 }
             }
             _ => {
                 let lanes = cx.get(Reg::<u64>::new(self.index, self.id));
-                for lane in 0..WARP {
-                    data.words[word][lane] |= (lanes[lane] as u32 & mask) << shift;
+                for (lane, &value) in lanes.iter().enumerate() {
+                    data.words[word][lane] |= (value as u32 & mask) << shift;
                     if size == 8 {
-                        data.words[(word + 1).min(W - 1)][lane] = (lanes[lane] >> 32) as u32;
+                        data.words[(word + 1).min(W - 1)][lane] = (value >> 32) as u32;
                     }
                 }
             }

@@ -6,7 +6,7 @@ use super::lanes::{mask, unary};
 use super::modifiers;
 use crate::Result;
 use crate::machine::execute::{Cx, Execute, Flow};
-use crate::machine::registers::{Bank, Lane, Pred, Reg, WARP};
+use crate::machine::registers::{Bank, Lane, Pred, Reg, WARP, each_lane};
 use crate::memory::shared::RANK_SHIFT;
 use crate::memory::{GLOBAL_START, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Class, Decoded, Lowering, Special};
@@ -191,7 +191,8 @@ impl<W: Lane, P: Lane, const N: usize> Execute for Unpack<W, P, N> {
         let a = *cx.get(self.a);
         for (position, register) in self.parts.iter().enumerate() {
             if let Some(register) = *register {
-                cx.set(register, &a.map(|a| P::from_bits(a.to_bits() >> (position as u32 * bits) & ones)));
+                let part = |lane: usize| P::from_bits(a[lane].to_bits() >> (position as u32 * bits) & ones);
+                cx.set(register, &each_lane(part));
             }
         }
         Flow::Next

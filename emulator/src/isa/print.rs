@@ -336,9 +336,9 @@ fn float(conversion: Conversion, value: f64, letter: u8) -> String {
 mod tests {
     use super::*;
 
-    struct List(std::vec::IntoIter<u64>);
+    struct List<'a>(std::iter::Copied<std::slice::Iter<'a, u64>>);
 
-    impl Values for List {
+    impl Values for List<'_> {
         fn next(&mut self, _: u32) -> u64 {
             self.0.next().unwrap_or(0)
         }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     fn print(format: &str, values: &[u64]) -> String {
-        let (text, count) = render(format.as_bytes(), &mut List(values.to_vec().into_iter()));
+        let (text, count) = render(format.as_bytes(), &mut List(values.iter().copied()));
         assert_eq!(count as usize, values.len(), "{format}");
         text
     }
@@ -377,9 +377,9 @@ mod tests {
             ("%f", 1.5, "1.500000"),
             ("%.0f", 2.5, "2"),
             ("%#.0f", 3.0, "3."),
-            ("%8.2f|", -2.7182, "   -2.72|"),
-            ("%-8.2f|", 2.7182, "2.72    |"),
-            ("%08.2f", -2.7182, "-0002.72"),
+            ("%8.2f|", -2.7582, "   -2.76|"),
+            ("%-8.2f|", 2.7582, "2.76    |"),
+            ("%08.2f", -2.7582, "-0002.76"),
             ("%e", 12345.678, "1.234568e+04"),
             ("%.2E", 1.0e-10, "1.00E-10"),
             ("%e", 0.0, "0.000000e+00"),

@@ -108,8 +108,8 @@ pub(crate) struct Context<'a> {
     /// Addresses of the module's variables.
     pub variables: &'a [u64],
     pub checked: bool,
-    /// Mistakes are looked for, and the program has bulk or tensor copies.
-    pub copies_in_bulk: bool,
+    /// Mistakes are looked for, and the program has bulk or tensor copies, or `wgmma`.
+    pub uses_async_proxy: bool,
     /// What blocks accessed.
     pub races: &'a Shadows,
     /// `threadIdx` of each warp's lanes, axis by axis.
@@ -202,7 +202,7 @@ pub(crate) fn validate(kernel: &Kernel, launch: &Launch) -> Result<()> {
         return fail(format!("{} blocks are more than {}", launch.blocks(), u32::MAX));
     }
     let cluster = product(launch.cluster);
-    if cluster == 0 || cluster > 16 || (0..3).any(|axis| launch.grid[axis] % launch.cluster[axis] != 0) {
+    if cluster == 0 || cluster > 16 || (0..3).any(|axis| !launch.grid[axis].is_multiple_of(launch.cluster[axis])) {
         return fail(format!(
             "clusters of {:?} blocks do not divide the grid {:?} into parts of 1 to 16",
             launch.cluster, launch.grid

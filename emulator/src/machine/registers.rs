@@ -27,7 +27,7 @@ pub(crate) fn each_lane<T: Copy + Default>(value: impl Fn(usize) -> T) -> Lanes<
 }
 
 /// A type that an instruction can see a register as: its width picks the bank.
-pub(crate) trait Lane: Pod + Send + Sync + PartialEq + std::fmt::Debug {
+pub(crate) trait Lane: Pod + Default + Send + Sync + PartialEq + std::fmt::Debug {
     /// The bank's own type.
     const BANK: Bank;
     /// The lanes of register `index` of the current frame.
@@ -267,8 +267,8 @@ impl Registers {
     /// Gives a register of the current frame a value for `lanes`, defined from now on.
     pub(crate) fn define<T: Lane>(&mut self, register: Reg<T>, lanes: Mask, value: impl Fn(usize) -> T) {
         let slots = self.get_mut(register);
-        for lane in (0..WARP).filter(|lane| lanes >> lane & 1 == 1) {
-            slots[lane] = value(lane);
+        for lane in 0..WARP {
+            slots[lane] = if lanes >> lane & 1 == 1 { value(lane) } else { slots[lane] };
         }
         self.set_undefined(register.id, lanes, 0);
     }

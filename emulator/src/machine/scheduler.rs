@@ -7,7 +7,7 @@ use super::block::{Block, ClusterBarrier};
 use super::execute::Cx;
 use super::launch::{Context, Order, Report};
 use super::progress::Wake;
-use super::registers::{Mask, Registers, WARP};
+use super::registers::{Base, Mask, Registers, WARP};
 use super::simd::run_warp;
 use super::stuck::explain;
 use super::warp::{Group, State, Warp};
@@ -20,8 +20,12 @@ use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
 
-/// Instructions that a warp runs before the others of its cluster get a turn.
-const SLICE: u32 = 8192;
+/// Instructions that a warp runs before the others of its cluster get a turn: few, because its neighbours often access neighbouring
+/// lines of memory, and it far ones from one iteration of a loop to the next.
+const SLICE: u32 = 512;
+
+/// Instructions after which it is looked whether a warp goes round in circles.
+const STRETCH: u32 = 8192;
 
 /// Clusters whose order is drawn at most: a list of all of a grid could be longer than memory.
 const SHUFFLED: usize = 1 << 20;
@@ -31,7 +35,7 @@ const RESIDENT: usize = 1024;
 
 /// Rounds after which a cluster that has not ended lets others run, one of them new: it may wait for them in a way that looks like
 /// work.
-const PATIENCE: usize = 64;
+const PATIENCE: usize = 1024;
 
 /// Rounds after which an asynchronous operation happens even while the cluster's warps are busy.
 const OVERDUE: u32 = 64;
@@ -127,7 +131,7 @@ fn work(context: &Context) -> Worker {
         order = (0..clusters.min(SHUFFLED) as u32).collect();
         random.shuffle(&mut order);
     }
-    let mut spare: Vec<Registers> = Vec::new();
+    let mut spare: Vec<Vec<Warp>> = Vec::new();
     let mut live: VecDeque<Cluster> = VecDeque::new();
     // Since a cluster began or ended.
     let mut rounds = 0;
@@ -166,7 +170,7 @@ fn work(context: &Context) -> Worker {
         rounds += 1;
         match round {
             Round::Done => {
-                spare.extend(cluster.warps.into_iter().map(|warp| warp.registers));
+                spare.push(cluster.warps);
                 rounds = 0;
             }
             Round::Moved if rounds % PATIENCE != 0 => live.push_front(cluster),
@@ -182,8 +186,8 @@ fn work(context: &Context) -> Worker {
     worker
 }
 
-/// Makes a cluster's blocks and warps ready to run.
-fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster {
+/// Makes a cluster's blocks and warps ready to run; takes over the warps of one that has ended, if there is one.
+fn start(context: &Context, index: usize, spare: &mut Vec<Vec<Warp>>) -> Cluster {
     let (launch, kernel) = (context.launch, context.kernel);
     let (grid, extent) = (launch.grid, launch.cluster);
     let per_axis: [u32; 3] = std::array::from_fn(|axis| grid[axis] / extent[axis]);
@@ -191,7 +195,9 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
     let origin = [index % per_axis[0], index / per_axis[0] % per_axis[1], index / per_axis[0] / per_axis[1]];
     let threads = launch.threads();
     let warps_per_block = threads.div_ceil(WARP as u32) as usize;
-    let mut cluster = Cluster { blocks: Vec::new(), warps: Vec::new(), spinning: None };
+    let blocks = launch.cluster_blocks() as usize;
+    let warps = spare.pop().unwrap_or_else(|| Vec::with_capacity(blocks * warps_per_block));
+    let mut cluster = Cluster { blocks: Vec::with_capacity(blocks), warps, spinning: None };
     for rank in 0..launch.cluster_blocks() {
         let within = [rank % extent[0], rank / extent[0] % extent[1], rank / extent[0] / extent[1]];
         let coordinates: [u32; 3] = std::array::from_fn(|axis| origin[axis] * extent[axis] + within[axis]);
@@ -206,7 +212,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         let block = Block {
             coordinates,
             index,
-            races: BlockState::new(rank as usize, index, &alive, shared.bytes.len()),
+            races: BlockState::new(rank as usize, context.races.number(index), &alive, shared.bytes.len()),
             shared,
             in_flight: InFlight::default(),
             mbarriers: BTreeMap::new(),
@@ -221,32 +227,28 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Registers>) -> Cluster
         };
         for (index, &lanes) in block.alive.iter().enumerate() {
             let function = &context.program.functions[kernel.function];
-            let registers = match spare.pop() {
-                Some(mut registers) => {
-                    registers.reuse(&function.frame);
-                    registers
-                }
-                None => {
-                    let mut registers = Registers::default();
-                    registers.reset(&function.frame);
-                    registers
-                }
-            };
-            let base = registers.base();
             let group = Group {
                 pc: function.entry,
                 lanes,
                 state: State::Ready,
                 stack: Vec::new(),
-                base,
+                base: Base::default(),
                 function: kernel.function as u32,
                 local: 0,
                 tired: false,
             };
-            let mut warp = Warp::new(index, rank as usize, registers, group);
+            let place = rank as usize * warps_per_block + index;
+            if let Some(warp) = cluster.warps.get_mut(place) {
+                warp.restart(index, rank as usize, group);
+                warp.registers.reuse(&function.frame);
+            } else {
+                let mut registers = Registers::default();
+                registers.reset(&function.frame);
+                cluster.warps.push(Warp::new(index, rank as usize, registers, group));
+            }
+            let warp = &mut cluster.warps[place];
             warp.open_local(0, function.frame.local_bytes, lanes);
-            fill_frame(&mut warp, &block, context, kernel.function as u32, 0, lanes);
-            cluster.warps.push(warp);
+            fill_frame(warp, &block, context, kernel.function as u32, 0, lanes);
         }
         cluster.blocks.push(block);
     }
@@ -264,7 +266,10 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
     for index in order {
         let warp = &mut cluster.warps[index as usize];
         let now = epoch.wrapping_add(worker.effects - effects);
-        let slice = random.as_mut().map_or(SLICE >> warp.cycle.hurry(now), |random| 1 + (random.next() % 192) as u32);
+        if warp.stretch == 0 {
+            warp.stretch = STRETCH >> warp.cycle.hurry(now);
+        }
+        let slice = random.as_mut().map_or(SLICE.min(warp.stretch), |random| 1 + (random.next() % 192) as u32);
         let turn = run_warp(warp, &mut cluster.blocks, context, worker, slice);
         // What it did last may have woken others.
         wake(cluster);
@@ -274,8 +279,9 @@ fn run_round(cluster: &mut Cluster, context: &Context, worker: &mut Worker, mut 
             Turn::Yielded | Turn::Expired => {
                 let warp = &mut cluster.warps[index as usize];
                 let now = epoch.wrapping_add(worker.effects - effects);
+                warp.stretch = if turn == Turn::Yielded || random.is_some() { 0 } else { warp.stretch - slice };
                 let mut cycle = std::mem::take(&mut warp.cycle);
-                if cycle.note(now, || warp.state()) {
+                if warp.stretch == 0 && cycle.note(now, || warp.state()) {
                     spinning = true;
                 } else {
                     computing = true;

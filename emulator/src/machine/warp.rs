@@ -60,8 +60,10 @@ pub(crate) struct Warp {
     pub groups: Vec<Group>,
     /// Local memory, lane by lane.
     pub local: Vec<u8>,
-    /// Local memory per lane, in bytes.
+    /// Bytes from one lane's local memory to the next's.
     pub local_stride: usize,
+    /// Bytes of a lane's local memory that any frame has held so far.
+    pub local_bytes: usize,
     /// Defined bytes of `local`.
     pub local_defined: Bits,
     /// What `cp.async` has yet to write.
@@ -72,6 +74,8 @@ pub(crate) struct Warp {
     pub products: Products,
     /// Whether it goes round in circles.
     pub cycle: Cycle,
+    /// Instructions until that is looked at next.
+    pub stretch: u32,
 }
 
 impl Warp {
@@ -86,10 +90,24 @@ impl Warp {
             groups: vec![group],
             local: Vec::new(),
             local_stride: 0,
+            local_bytes: 0,
             local_defined: Bits::default(),
             cycle: Cycle::default(),
+            stretch: 0,
             products: Products::default(),
         }
+    }
+
+    /// Becomes another warp of a launch of the same kernel, which keeps the room of this one.
+    pub(crate) fn restart(&mut self, index: usize, rank: usize, group: Group) {
+        (self.index, self.rank) = (index, rank);
+        self.groups.clear();
+        self.groups.push(group);
+        self.copies = Copies::default();
+        self.bulk = BulkGroups::default();
+        self.products = Products::default();
+        self.cycle = Cycle::default();
+        self.stretch = 0;
     }
 
     /// Everything that decides what the warp does next, as long as nobody else does anything: two equal hashes are taken for equal
@@ -109,6 +127,7 @@ impl Warp {
     /// Room for a frame of local memory of which nothing is defined for `lanes`.
     pub(crate) fn open_local(&mut self, offset: u32, bytes: u32, lanes: Mask) {
         let end = offset as usize + bytes as usize;
+        self.local_bytes = self.local_bytes.max(end);
         if end > self.local_stride {
             self.grow_local(end.max(2 * self.local_stride));
         }

@@ -5,12 +5,11 @@ use std::cmp::Reverse;
 use super::block::Block;
 use super::execute::{Cx, Flow, lanes_of};
 use super::launch::Context;
-use super::registers::{Lanes, Mask, WARP};
+use super::registers::{Lanes, Mask, WARP, each_lane};
 use super::trace;
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
 use crate::count::Tally;
-use crate::memory::LOCAL_WINDOW;
 use crate::program::{Address, Instruction, Meeting, Program, Special, next_frame};
 
 /// What one thread of the host keeps for itself while it runs warps.
@@ -165,22 +164,7 @@ fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &m
             tally.warps += 1;
             tally.threads += u64::from(active.count_ones());
         }
-        let mut sources = String::new();
-        if followed != 0 {
-            let names = &cx.launch.program.functions[group.function as usize].registers;
-            sources = trace::sources(cx, instruction, names, followed);
-        }
-        let flow = if active == 0 {
-            Flow::Next
-        } else if checked {
-            execute_checked(cx, instruction)
-        } else {
-            instruction.op.execute(cx)
-        };
-        if followed != 0 && !matches!(flow, Flow::Wait | Flow::Call { .. }) {
-            let names = &cx.launch.program.functions[group.function as usize].registers;
-            trace::line(cx, instruction, names, followed, &sources);
-        }
+        let flow = if followed == 0 { step(cx, instruction) } else { followed_step(cx, instruction, group.function, followed) };
         cx.resumed = false;
         match flow {
             Flow::Next => group.pc = pc + 1,
@@ -242,6 +226,30 @@ fn run_group(cx: &mut Cx, group: &mut Group, mut met: bool, limit: u32, left: &m
             return End::Expired;
         }
     }
+}
+
+/// Executes an instruction, if any lane is to.
+#[inline(always)]
+fn step(cx: &mut Cx, instruction: &Instruction) -> Flow {
+    if cx.active == 0 {
+        Flow::Next
+    } else if cx.checked() {
+        execute_checked(cx, instruction)
+    } else {
+        instruction.op.execute(cx)
+    }
+}
+
+/// The same, with a line of the trace for the lanes that are followed.
+#[cold]
+fn followed_step(cx: &mut Cx, instruction: &Instruction, function: u32, followed: Mask) -> Flow {
+    let names = &cx.launch.program.functions[function as usize].registers;
+    let sources = trace::sources(cx, instruction, names, followed);
+    let flow = step(cx, instruction);
+    if !matches!(flow, Flow::Wait | Flow::Call { .. }) {
+        trace::line(cx, instruction, names, followed, &sources);
+    }
+    flow
 }
 
 /// Executes an instruction and keeps account of which registers hold defined values.
@@ -415,11 +423,6 @@ pub(crate) fn fill_frame(warp: &mut Warp, block: &Block, launch: &Context, funct
     }
 }
 
-/// Generic address of a byte of local memory.
-pub(crate) fn generic_local(offset: u64) -> u64 {
-    LOCAL_WINDOW + offset
-}
-
 fn special_values(special: Special, launch: &Context, block: &Block, warp: usize, rank: usize) -> Lanes<u32> {
     let (grid, cluster) = (launch.launch.grid, launch.launch.cluster);
     let rank = rank as u32;
@@ -427,12 +430,12 @@ fn special_values(special: Special, launch: &Context, block: &Block, warp: usize
     let dynamic = launch.launch.shared_bytes;
     let value = match special {
         Special::Tid(axis) => return launch.threads[warp][axis],
-        Special::LaneId => return std::array::from_fn(|lane| lane as u32),
-        Special::LanemaskEq => return std::array::from_fn(|lane| 1 << lane),
-        Special::LanemaskLe => return std::array::from_fn(|lane| !0 >> (31 - lane)),
-        Special::LanemaskLt => return std::array::from_fn(|lane| (1 << lane) - 1),
-        Special::LanemaskGe => return std::array::from_fn(|lane| !0 << lane),
-        Special::LanemaskGt => return std::array::from_fn(|lane| !0 << lane & !(1 << lane)),
+        Special::LaneId => return each_lane(|lane| lane as u32),
+        Special::LanemaskEq => return each_lane(|lane| 1 << lane),
+        Special::LanemaskLe => return each_lane(|lane| !0 >> (31 - lane)),
+        Special::LanemaskLt => return each_lane(|lane| (1 << lane) - 1),
+        Special::LanemaskGe => return each_lane(|lane| !0 << lane),
+        Special::LanemaskGt => return each_lane(|lane| !0 << lane & !(1 << lane)),
         Special::Ntid(axis) => launch.launch.block[axis],
         Special::Ctaid(axis) => block.coordinates[axis],
         Special::Nctaid(axis) => grid[axis],
@@ -450,7 +453,7 @@ fn special_values(special: Special, launch: &Context, block: &Block, warp: usize
         Special::IsExplicitCluster => u32::from(launch.launch.cluster_blocks() > 1),
         Special::DynamicSharedSize => dynamic,
         Special::TotalSharedSize => launch.kernel.shared_bytes + dynamic,
-        Special::GridIdLow | Special::Zero => 0,
+        Special::Zero => 0,
     };
     [value; WARP]
 }

@@ -57,11 +57,6 @@ impl Bits {
             at += step as usize;
         }
     }
-
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        self.words.fill(0);
-    }
 }
 
 /// The lowest `count` bits.

@@ -40,17 +40,9 @@ impl Resident {
         let words = usize::try_from(bytes.div_ceil(8))
             .map_err(|_| Error::Launch(format!("`{name}`: {bytes} bytes do not fit in memory")))?;
         let address = self.next.max(GLOBAL_START);
-        let zeroed = |count: usize, what: &str| -> Result<Box<[AtomicU64]>> {
-            let mut zeros: Vec<u64> = Vec::new();
-            zeros
-                .try_reserve_exact(count)
-                .map_err(|_| Error::Launch(format!("`{name}`: no memory for the {what} of {bytes} bytes")))?;
-            drop(zeros);
-            // The standard library asks the system for zeroed pages here, which exist only once they are touched.
-            let zeros = vec![0u64; count];
-            Ok(zeros.into_iter().map(AtomicU64::new).collect())
-        };
-        let (words, defined) = (zeroed(words, "bytes")?, zeroed(words.div_ceil(8), "definedness")?);
+        let no_memory = || Error::Launch(format!("`{name}`: no memory for {bytes} bytes"));
+        let defined = zeroed(words.div_ceil(8)).ok_or_else(no_memory)?;
+        let words = zeroed(words).ok_or_else(no_memory)?;
         self.next = (address + bytes + RED_ZONE).next_multiple_of(ALIGNMENT);
         self.allocations.push(Allocation {
             name: name.to_string(),
@@ -112,7 +104,7 @@ impl Resident {
 }
 
 /// Zeroed words whose pages the system provides when they are first touched; `None` if there is no memory.
-fn zeroed(count: usize) -> Option<Box<[AtomicU64]>> {
+pub(crate) fn zeroed(count: usize) -> Option<Box<[AtomicU64]>> {
     let layout = std::alloc::Layout::array::<AtomicU64>(count).ok()?;
     if layout.size() == 0 {
         return Some(Box::default());
@@ -135,7 +127,9 @@ impl Allocation {
 
     #[inline(always)]
     fn byte<A>(&self, offset: u64) -> &A {
-        debug_assert!(offset + size_of::<A>() as u64 <= self.words.len() as u64 * 8 && offset % align_of::<A>() as u64 == 0);
+        debug_assert!(
+            offset + size_of::<A>() as u64 <= self.words.len() as u64 * 8 && offset.is_multiple_of(align_of::<A>() as u64)
+        );
         // SAFETY: callers hand in offsets inside the allocation and aligned to `A`, an atomic integer, which every bit pattern
         // is valid for; the words live as long as `self` and are only ever accessed as atomics.
         unsafe { &*self.words.as_ptr().cast::<u8>().add(offset as usize).cast::<A>() }
@@ -166,7 +160,7 @@ impl Allocation {
     /// Reads 32 words that follow each other.
     #[inline(always)]
     pub(crate) fn load_warp(&self, offset: u64, out: &mut [u32; 32]) {
-        if offset % 8 == 0 {
+        if offset.is_multiple_of(8) {
             for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
                 let value = self.load(offset + pair as u64 * 8, 8);
                 *out = [value as u32, (value >> 32) as u32];
@@ -181,7 +175,7 @@ impl Allocation {
     /// Writes 32 words that follow each other.
     #[inline(always)]
     pub(crate) fn store_warp(&self, offset: u64, values: &[u32; 32]) {
-        if offset % 8 == 0 {
+        if offset.is_multiple_of(8) {
             for (pair, [low, high]) in values.as_chunks::<2>().0.iter().enumerate() {
                 self.store(offset + pair as u64 * 8, 8, u64::from(*low) | u64::from(*high) << 32);
             }
@@ -289,7 +283,7 @@ impl Allocation {
         let mut at = offset;
         while at < offset + bytes.len() as u64 {
             let to = (at - offset) as usize;
-            let size = if at % 8 == 0 && bytes.len() - to >= 8 { 8 } else { 1 };
+            let size = if at.is_multiple_of(8) && bytes.len() - to >= 8 { 8 } else { 1 };
             bytes[to..to + size].copy_from_slice(&self.load(at, size as u32).to_le_bytes()[..size]);
             at += size as u64;
         }
@@ -304,7 +298,7 @@ impl Allocation {
         let mut at = offset;
         while at < offset + bytes {
             // Whole words of 64 bytes need no care for neighbours.
-            if at % 64 == 0 && offset + bytes - at >= 64 {
+            if at.is_multiple_of(64) && offset + bytes - at >= 64 {
                 self.defined[at as usize / 64].store(if defined { !0 } else { 0 }, Relaxed);
                 at += 64;
                 continue;
@@ -317,6 +311,23 @@ impl Allocation {
 
     /// First byte of a range that nobody has written.
     pub(crate) fn first_undefined(&self, offset: u64, bytes: u64) -> Option<u64> {
-        (offset..offset + bytes).find(|&at| self.defined(at, 1) == 0)
+        if self.is_all_defined() {
+            return None;
+        }
+        let end = offset + bytes;
+        (offset..end).step_by(32).find_map(|at| {
+            let count = (end - at).min(32) as u32;
+            let missing = super::bits::ones(count) & !self.defined(at, count);
+            (missing != 0).then(|| at + u64::from(missing.trailing_zeros()))
+        })
+    }
+
+    /// Takes over from another range, or another allocation, which of the bytes are defined.
+    pub(crate) fn copy_defined(&self, offset: u64, from: &Self, from_offset: u64, bytes: u64) {
+        self.define(offset, bytes, false);
+        for at in (0..bytes).step_by(32) {
+            let count = (bytes - at).min(32) as u32;
+            self.set_defined(offset + at, count, from.defined(from_offset + at, count));
+        }
     }
 }

@@ -68,6 +68,9 @@ impl InFlight {
     fn conflict(&self, range: Range<usize>, access: Access) -> Option<(Use, u32)> {
         let words = words(range);
         let words = self.words.get(words.start..words.end.min(self.words.len()))?;
+        if words.iter().fold(0, |used, word| used | word.writers | word.readers) == 0 {
+            return None;
+        }
         words.iter().find_map(|word| match *word {
             Word { writers: 1.., pc, .. } => Some((Use::Writes, pc)),
             Word { readers: 1.., pc, .. } if access.writes() => Some((Use::Reads, pc)),

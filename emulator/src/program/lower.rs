@@ -282,7 +282,7 @@ impl SharedLayout {
         if self.end > crate::memory::shared::ADDRESSES / 2 {
             return Err(too_large());
         }
-        self.variables.push(SharedVariable { name: variable.name.clone(), offset, bytes });
+        self.variables.push(SharedVariable { name: plain_name(&variable.name).to_string(), offset, bytes });
         Ok(offset)
     }
 
@@ -300,6 +300,17 @@ fn shared_align(variable: &ast::Variable) -> Result<u32> {
         return Err(Error::Invalid { line: variable.line, message });
     }
     Ok(variable.align.max(16).next_power_of_two())
+}
+
+/// The source's own name of a variable inside a function: `tile` of `_ZZ6kernelE4tile` (Itanium C++ ABI: length, then name).
+fn plain_name(mangled: &str) -> &str {
+    let last = mangled.strip_prefix("_ZZ").and_then(|rest| rest.rsplit_once('E')).map(|(_, last)| last);
+    let named = last.and_then(|last| {
+        let digits = last.bytes().take_while(u8::is_ascii_digit).count();
+        let (length, name) = last.split_at(digits);
+        name.get(..length.parse().ok()?)
+    });
+    named.unwrap_or(mangled)
 }
 
 fn names<'o>(operand: &'o Operand, found: &mut BTreeSet<&'o str>) {
@@ -663,11 +674,6 @@ impl<'m> Lowering<'m> {
     /// Whether the function being lowered is the kernel itself.
     pub(crate) fn is_kernel(&self) -> bool {
         self.is_kernel
-    }
-
-    /// The module that is being lowered.
-    pub(crate) fn module(&self) -> &'m ast::Module {
-        self.module
     }
 
     /// What a name stands for here.

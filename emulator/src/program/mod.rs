@@ -217,7 +217,6 @@ pub(crate) enum Special {
     IsExplicitCluster,
     DynamicSharedSize,
     TotalSharedSize,
-    GridIdLow,
     Zero,
 }
 
@@ -351,9 +350,14 @@ impl Program {
         self.files.get(&location.file).map(String::as_str)
     }
 
-    /// Whether there are copies that see shared memory through a proxy of their own.
-    pub(crate) fn copies_in_bulk(&self) -> bool {
-        self.instructions.iter().any(|instruction| instruction.class == Class::Copy && instruction.text.contains(".bulk"))
+    /// Whether there are copies or products that see shared memory through a proxy of their own.
+    pub(crate) fn uses_async_proxy(&self) -> bool {
+        let uses = |class: Class, text: &str| match class {
+            Class::Copy => text.contains(".bulk"),
+            Class::Matrix => text.contains("wgmma"),
+            _ => false,
+        };
+        self.instructions.iter().any(|instruction| uses(instruction.class, &instruction.text))
     }
 
     /// Whether an address is the start of one of the module's constants, given where its variables were placed.

@@ -10,26 +10,28 @@ use super::Register;
 pub type Row = [u32; 4];
 
 /// `ldmatrix`: the register of one matrix from its eight rows; with `transpose` (`.trans`) the rows are its columns.
-#[inline]
+#[inline(always)]
 pub fn load(rows: &[Row; 8], transpose: bool) -> Register {
     let register: Register = bytemuck::cast(*rows);
     if transpose { transposed(&register) } else { register }
 }
 
 /// `stmatrix`: the eight rows of one matrix from its register; with `transpose` (`.trans`) the rows are its columns.
-#[inline]
+#[inline(always)]
 pub fn store(register: &Register, transpose: bool) -> [Row; 8] {
     bytemuck::cast(if transpose { transposed(register) } else { *register })
 }
 
 /// `movmatrix.trans`: the transposed matrix.
-#[inline]
+#[inline(always)]
 pub fn transposed(register: &Register) -> Register {
     let element = |row: usize, column: usize| register[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff;
-    std::array::from_fn(|lane| {
+    let mut transposed = [0; 32];
+    for (lane, word) in transposed.iter_mut().enumerate() {
         let (row, column) = (lane / 4, 2 * (lane % 4));
-        element(column, row) | element(column + 1, row) << 16
-    })
+        *word = element(column, row) | element(column + 1, row) << 16;
+    }
+    transposed
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::oracle::{Exact, ROUNDINGS, Round, bits_of, f32_of, flush, saturate};
 use super::{Case, Ty::*, checked, exact, refused, run};
 
 type Operation = fn(&[f64]) -> Exact;
+type Host = fn(&[f32]) -> f32;
 
 /// An operation on f32: the host's own where that is defined, and the exact value of finite results.
 fn rounded(x: &[f32], host: f32, exact: Exact, round: Round) -> f32 {
@@ -12,7 +13,7 @@ fn rounded(x: &[f32], host: f32, exact: Exact, round: Round) -> f32 {
     if special { host } else { exact.to_f32(round) }
 }
 
-fn f32_operations() -> Vec<(&'static str, usize, fn(&[f32]) -> f32, Operation)> {
+fn f32_operations() -> Vec<(&'static str, usize, Host, Operation)> {
     vec![
         ("add", 2, |x| x[0] + x[1], |x| Exact::sum(x[0], x[1])),
         ("sub", 2, |x| x[0] - x[1], |x| Exact::sum(x[0], -x[1])),

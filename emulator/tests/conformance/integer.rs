@@ -36,7 +36,7 @@ fn sums_products_and_quotients() {
         cases.push(ternary(format!("mad.lo.{name}"), ty, |a, b, c| a.wrapping_mul(b).wrapping_add(c)));
         // Unsigned 64-bit products need all 128 bits.
         let high = move |a: i128, b: i128| {
-            if ty == U64 { (a as u128 * b as u128 >> 64) as i128 } else { a * b >> bits }
+            if ty == U64 { ((a as u128 * b as u128) >> 64) as i128 } else { (a * b) >> bits }
         };
         cases.push(binary(format!("mul.hi.{name}"), ty, high));
         cases.push(ternary(format!("mad.hi.{name}"), ty, move |a, b, c| high(a, b) + c));
@@ -71,10 +71,10 @@ fn saturation() {
     run(vec![
         binary("add.sat.s32".into(), S32, move |a, b| clamp(a + b)),
         binary("sub.sat.s32".into(), S32, move |a, b| clamp(a - b)),
-        ternary("mad.hi.sat.s32".into(), S32, move |a, b, c| clamp((a * b >> 32) + c)),
+        ternary("mad.hi.sat.s32".into(), S32, move |a, b, c| clamp(((a * b) >> 32) + c)),
         ternary("mad24.hi.sat.s32".into(), S32, move |a, b, c| {
             let low = |v: i128| (v << 104) >> 104;
-            clamp(number(S32, wrap(U32, low(a) * low(b) >> 16)) + c)
+            clamp(number(S32, wrap(U32, (low(a) * low(b)) >> 16)) + c)
         }),
         binary("min.relu.s32".into(), S32, |a, b| a.min(b).max(0)),
         binary("max.relu.s32".into(), S32, |a, b| a.max(b).max(0)),
@@ -88,9 +88,9 @@ fn products_of_24_bits() {
     for (name, ty) in [("u32", U32), ("s32", S32)] {
         let low = move |v: i128| if ty == U32 { v & 0xff_ffff } else { v << 104 >> 104 };
         cases.push(binary(format!("mul24.lo.{name}"), ty, move |a, b| low(a) * low(b)));
-        cases.push(binary(format!("mul24.hi.{name}"), ty, move |a, b| low(a) * low(b) >> 16));
+        cases.push(binary(format!("mul24.hi.{name}"), ty, move |a, b| (low(a) * low(b)) >> 16));
         cases.push(ternary(format!("mad24.lo.{name}"), ty, move |a, b, c| low(a) * low(b) + c));
-        cases.push(ternary(format!("mad24.hi.{name}"), ty, move |a, b, c| (low(a) * low(b) >> 16) + c));
+        cases.push(ternary(format!("mad24.hi.{name}"), ty, move |a, b, c| ((low(a) * low(b)) >> 16) + c));
     }
     run(cases);
 }
@@ -143,11 +143,11 @@ fn carries_make_longer_numbers() {
             ((u128::from(x[0]) * u128::from(x[1]) + u128::from(x[2])) >> 64) as u64
         }),
         exact("mad.lo.cc.u32 %w1, $a, $b, $c; madc.hi.cc.u32 $d, $a, $b, $c;", &[U32, U32, U32], U32, |x| {
-            let low = (x[0] * x[1] & 0xffff_ffff) + x[2];
-            ((x[0] * x[1] >> 32) + x[2] + (low >> 32)) & 0xffff_ffff
+            let low = ((x[0] * x[1]) & 0xffff_ffff) + x[2];
+            (((x[0] * x[1]) >> 32) + x[2] + (low >> 32)) & 0xffff_ffff
         }),
         exact("mad.hi.cc.s32 %w1, $a, $b, $c; madc.lo.s32 $d, 0, 0, 0;", &[S32, S32, S32], S32, |x| {
-            let high = (i64::from(x[0] as i32) * i64::from(x[1] as i32) >> 32) as u32;
+            let high = ((i64::from(x[0] as i32) * i64::from(x[1] as i32)) >> 32) as u32;
             (u64::from(high) + x[2]) >> 32
         }),
     ];

@@ -168,6 +168,9 @@ impl Compiler {
         let size = std::fs::metadata(self.library.path()).map_or(0, |file| file.len());
         hash_part(&mut hasher, self.library.version().to_string().as_bytes(), &size.to_le_bytes());
         hash_part(&mut hasher, source.name.as_bytes(), source.text.as_bytes());
+        // NVRTC writes a relative name into the line information as the path that it has now.
+        let folder = std::env::current_dir().unwrap_or_default();
+        hash_part(&mut hasher, b"", folder.as_os_str().as_encoded_bytes());
         for argument in options.arguments() {
             hash_part(&mut hasher, b"", argument.as_bytes());
         }

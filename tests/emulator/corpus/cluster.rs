@@ -34,9 +34,9 @@ pub fn cluster_send() -> Case {
         .launch(Launch { cluster: CLUSTER, ..launch })
 }
 
-/// Five steps through two stages; of the last one's 16 rows 12 exist.
+/// Six steps through two stages; of the last one's 16 rows 12 exist.
 pub fn multicast() -> Case {
-    let size @ [m, n, k] = [8, 32, 76];
+    let size @ [m, n, k] = [8, 32, 92];
     let mut draw = Draw(93);
     let (x, w) = (draw.integers(m * k, 400), draw.integers(k * n, 400));
     let map = TensorMap(super::TensorMap {

@@ -131,10 +131,10 @@ pub fn stencil() -> Case {
         .launch(Launch::new("stencil", [3, 1, 1], [128, 1, 1], vec![Buffer("y"), Buffer("x"), I32(n as i32)]))
 }
 
-/// Positions near and far: the last two take the slow reduction of the angle. The angle is one rounded product; sine and cosine err by
+/// Positions near and far: the last two take the slow reduction of the angle, which the last one needs. The angle is one rounded product; sine and cosine err by
 /// two units in the last place (four roundoffs at most), products and sum by one each.
 pub fn rope() -> Case {
-    let position = [0, 1, 17, 511, 131_071, 200_003];
+    let position = [0, 1, 17, 511, 131_071, 2_000_000_000];
     let width = 22;
     let mut draw = Draw(8);
     let x = draw.floats(position.len() * width, 1.0);

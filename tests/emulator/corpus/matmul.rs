@@ -35,7 +35,7 @@ pub fn matmul_f32() -> Case {
 
 /// Two tiles of rows, cut both ways; six steps of which the last has 8 of 32, through three stages.
 pub fn matmul_bf16() -> Case {
-    let size @ [m, n, k] = [80, 56, 168];
+    let size @ [m, n, k] = [104, 56, 168];
     let mut draw = Draw(32);
     let (a, b) = (draw.integers(m * k, 255), draw.integers(k * n, 255));
     let launch = Launch::new(

@@ -61,17 +61,19 @@ pub fn warp_groups() -> Case {
         ))
 }
 
-/// An exponential errs by 4 roundoffs and those of its argument (at most 4 in magnitude), in the numerator and in the sum; the sum
+/// One element of each row is so large that the exponentials overflow without it as maximum; it lies in the last lane of
+/// the last warp or of the first one, or at the end of the row. An exponential errs by 4 roundoffs and those of its argument (at most 4 in magnitude), in the numerator and in the sum; the sum
 /// passes 12 additions, then come a division and a product: less than 32 roundoffs.
 pub fn softmax() -> Case {
-    let (rows, width) = (2, 300);
-    let x = Draw(13).floats(rows * width, 2.0);
+    let (rows, width) = (3, 300);
+    let mut x = Draw(13).floats(rows * width, 2.0);
+    (x[255], x[width + 287], x[2 * width + 299]) = (95.0, 95.0, 95.0);
     let mut results = vec![];
     for row in x.chunks(width) {
         let largest = row.iter().copied().fold(f32::MIN, f32::max);
         let terms: Vec<f64> = row.iter().map(|&x| f64::from(x - largest).exp()).collect();
         let sum: f64 = terms.iter().sum();
-        results.extend(terms.iter().map(|t| (t / sum, 32.0 * F32_ROUNDOFF * t / sum)));
+        results.extend(terms.iter().map(|t| (t / sum, 32.0 * F32_ROUNDOFF * t / sum + f64::from(f32::MIN_POSITIVE))));
     }
     Case::new("softmax", Arch::Compute80, kernel!("softmax.cu"))
         .define("THREADS", 128)
@@ -141,13 +143,17 @@ pub fn histogram() -> Case {
         .launch(Launch::new("histogram", [3, 1, 1], [64, 1, 1], vec![Buffer("count"), Buffer("x"), I32(n as i32)]))
 }
 
-/// Five rows for eight warps; in each the two largest are equal.
+/// Five rows for eight warps. In some the two largest are equal, in others a lane owns two of the largest.
 pub fn top_k() -> Case {
     let (rows, width, k) = (5, 64, 4);
     let mut x = Draw(17).floats(rows * width, 1.0);
     let (mut value, mut index) = (vec![], vec![]);
     for (r, row) in x.chunks_mut(width).enumerate() {
-        (row[7 * r + 3], row[60 - 3 * r]) = (2.0, 2.0);
+        match r {
+            1 => (row[11], row[43], row[22], row[54]) = (2.0, 1.9, 1.8, 1.7),
+            3 => (row[11], row[22], row[54]) = (2.0, 1.9, 1.8),
+            _ => (row[7 * r + 3], row[60 - 3 * r]) = (2.0, 2.0),
+        }
         let mut order: Vec<usize> = (0..width).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a])); // stable: of equal ones the first
         value.extend(order[..k].iter().map(|&c| row[c]));

@@ -66,10 +66,19 @@ pub fn radix_sort() -> Case {
         ))
 }
 
-/// Six tiles of one block, the last cut; what lies behind the kept elements stays as it was.
+/// Six tiles of one block, the last cut; what lies behind the kept elements stays as it was. The first and last
+/// elements of each tile and the last of all are kept, the one at the end of a tile's first warp is not.
 pub fn compact() -> Case {
     let n = 331;
-    let x: Vec<i32> = Draw(24).integers(n, 1 << 20).into_iter().map(|x| x as i32).collect();
+    let mut x: Vec<i32> = Draw(24).integers(n, 1 << 20).into_iter().map(|x| x as i32).collect();
+    for (i, x) in x.iter_mut().enumerate() {
+        match i % 64 {
+            0 | 63 => *x = x.abs() + 1,
+            _ if i + 1 == n => *x = x.abs() + 1,
+            31 => *x = -x.abs(),
+            _ => {}
+        }
+    }
     let start: Vec<i32> = (0..n as i32).map(|i| -i).collect();
     let kept: Vec<i32> = x.iter().copied().filter(|&x| x > 0).collect();
     let y = [&kept[..], &start[kept.len()..]].concat();

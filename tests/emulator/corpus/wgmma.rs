@@ -6,9 +6,9 @@ use super::expected::{Element, Expected};
 use super::matmul::product;
 use super::{Arch, Case, Launch, Swizzle, kernel};
 
-/// Two tiles of rows, cut both ways; five steps through three stages, the last with 40 of 64.
+/// Two tiles of rows, cut both ways; seven steps through three stages, the last with 40 of 64.
 pub fn wgmma_matmul() -> Case {
-    let size @ [m, n, k] = [100, 120, 296];
+    let size @ [m, n, k] = [100, 120, 424];
     let mut draw = Draw(81);
     let (a, b) = (draw.integers(m * k, 200), draw.integers(n * k, 200));
     let map = |buffer, rows: usize, tile| {
@@ -43,9 +43,9 @@ pub fn wgmma_registers() -> Case {
         .launch(Launch::new("wgmma_registers", [1, 1, 1], [128, 1, 1], vec![Buffer("c"), Buffer("a"), Buffer("b"), I32(k as i32)]))
 }
 
-/// Two blocks of rows, the last cut to 8; three steps. The exact sums are rounded once.
+/// Two blocks of rows, the last cut to 24; three steps. The exact sums are rounded once.
 pub fn stmatrix_epilogue() -> Case {
-    let size @ [m, n, k] = [40, 32, 48];
+    let size @ [m, n, k] = [56, 32, 48];
     let mut draw = Draw(83);
     let (a, b) = (draw.integers(m * k, 200), draw.integers(n * k, 200));
     Case::new("stmatrix_epilogue", Arch::Compute90a, kernel!("stmatrix_epilogue.cu"))

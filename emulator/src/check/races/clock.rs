@@ -38,6 +38,8 @@ impl Known {
 pub(crate) struct Clock {
     warps: Vec<Known>,
     copies: u32,
+    /// The last epoch of the block that a fence of the device's scope has ended; of a cluster's blocks the latest.
+    device_fenced: u32,
 }
 
 impl Clock {
@@ -65,6 +67,7 @@ impl Clock {
     /// Knows from now on all that `other` knows.
     pub(crate) fn join(&mut self, other: &Self) {
         self.copies = self.copies.max(other.copies);
+        self.device_fenced = self.device_fenced.max(other.device_fenced);
         if self.warps.len() < other.warps.len() {
             self.warps.resize(other.warps.len(), Known::Warp(0));
         }
@@ -142,6 +145,8 @@ pub(crate) struct Timeline {
     pub now: u32,
     /// The last epoch that a fence has ended.
     fenced: u32,
+    /// The last epoch of the block that a fence of the device's scope by this warp has ended.
+    device_fenced: u32,
     /// Lanes of the warp that have not ended.
     lanes: Mask,
     /// What the lanes know, those that know the same together.
@@ -151,7 +156,7 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// Of a warp that begins, all of whose lanes know the same: nothing.
     pub(crate) fn new(warp: usize, lanes: Mask, known: &Rc<Clock>) -> Self {
-        Self { warp, now: 1, fenced: 0, lanes, parts: vec![(!0, Rc::clone(known))] }
+        Self { warp, now: 1, fenced: 0, device_fenced: 0, lanes, parts: vec![(!0, Rc::clone(known))] }
     }
 
     /// Some lanes have ended.
@@ -192,12 +197,23 @@ impl Timeline {
         // Nobody waits for lanes that have ended or never existed.
         let lanes = if lanes & self.lanes == self.lanes { !0 } else { lanes };
         into.clock.raise(self.warp, lanes, epoch);
+        into.clock.device_fenced = into.clock.device_fenced.max(self.device_fenced);
     }
 
     /// A fence: what a flag written from now on will tell.
     pub(crate) fn fence(&mut self) {
         self.fenced = self.now;
         self.advance();
+    }
+
+    /// A fence of the device's scope, which ends an epoch of the block.
+    pub(super) fn fence_device(&mut self, ended: u32) {
+        self.device_fenced = ended;
+    }
+
+    /// The last epoch of the block that a fence has ended which a lane knows of; 0 if there is none.
+    pub(super) fn device_fenced(&self, lane: usize) -> u32 {
+        self.part(lane).1.device_fenced.max(self.device_fenced)
     }
 
     /// Whether a fence was ever executed.

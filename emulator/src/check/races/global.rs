@@ -1,21 +1,28 @@
 //! Races in global memory between the blocks of a launch.
 //!
 //! For each granule of 4 bytes the last write and the last read, each with its block and that block's epoch: 16 bytes. A block's
-//! epoch ends at each of its fences of the device's scope. What a block did before its last fence is left at every location that
-//! it then writes atomically or otherwise strongly; a block that reads a location so knows from then on what was left there.
-//! Fences, flags and reads by any threads of the block count, which can hide a race and never makes one up; so does the choice to
-//! keep one reader only, and that blocks of a cluster are held to be ordered as soon as they have synchronised at all.
+//! epoch ends at each of its fences of the device's scope. Who writes a location atomically or otherwise strongly leaves there what
+//! the block did before the last fence that the writer executed or knows of through a barrier. Who reads a location so knows what
+//! was left there after the next fence of the device's scope by its warp, or at once if the read is an acquire of that scope.
+//!
+//! A fence counts for all that the block did before it, and what one warp knows all of its block know: this can hide a race and
+//! never makes one up. So does the choice to keep one reader and one writer only, and that blocks of a cluster are held to be
+//! ordered as soon as they have synchronised at all.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use Ordering::{Acquire, Relaxed, Release};
-
+use crate::isa::access::is_contiguous;
+use crate::machine::execute::lanes_of;
 use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::memory::device::zeroed;
 
 /// Who accessed a granule: block plus one (23 bits), its epoch (15), warp (5), instruction of the kernel (15), bytes (4), flags (2).
-/// Zero: nobody.
+/// Zero: nobody. Blocks are counted over all launches, so that what an earlier launch left stands for nobody and need not be
+/// cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
@@ -26,9 +33,9 @@ const PC_SHIFT: u32 = 6;
 const BYTES_SHIFT: u32 = 2;
 const BYTES: u64 = 15 << BYTES_SHIFT;
 const STRONG: u64 = 1;
-/// Other blocks have read it too.
+/// Other blocks have read it, or written it strongly, too.
 const MANY: u64 = 2;
-/// Launches of more blocks are not checked.
+/// Blocks that can be told apart. Launches of more are not checked.
 pub(crate) const MAX_BLOCKS: u64 = (1 << 23) - 1;
 const MAX_EPOCH: u32 = (1 << 15) - 1;
 const MAX_PC: u32 = (1 << 15) - 1;
@@ -37,7 +44,7 @@ impl Stamp {
     pub(super) fn new(block: u32, epoch: u32, warp: usize, pc: u32, strong: bool) -> Self {
         let fields = [(block + 1, BLOCK_SHIFT), (epoch, EPOCH_SHIFT), (warp as u32 & 31, WARP_SHIFT), (pc.min(MAX_PC), PC_SHIFT)];
         let placed = fields.iter().fold(0, |stamp, &(field, shift)| stamp | u64::from(field) << shift);
-        Self(placed | BYTES | u64::from(strong) * STRONG)
+        Self(placed | BYTES | (u64::from(strong) * STRONG))
     }
 
     pub(super) fn block(self) -> u32 {
@@ -77,32 +84,31 @@ pub(crate) type Known = HashMap<u32, u32>;
 /// The time of one block.
 #[derive(Debug)]
 pub(crate) struct BlockClock {
-    /// Linear index of the block in the grid.
+    /// Number of the block over all launches.
     pub block: u32,
     /// The epoch of what is done now.
     pub now: u32,
-    /// The last epoch that a fence has ended; 0 before the first.
-    fenced: u32,
     known: Known,
-    /// Versions of the locations read last, so that one who polls need not join the same again.
-    seen: HashMap<(u32, u64), u64>,
+    /// What each warp has read of and has not fenced since.
+    pending: HashMap<usize, Known>,
+    /// Versions of the locations that each warp read last, so that one who polls need not join the same again.
+    seen: HashMap<(usize, u32, u64), u64>,
 }
 
 impl BlockClock {
     /// Of a block that begins.
     pub(crate) fn new(block: u32) -> Self {
-        Self { block, now: 1, fenced: 0, known: Known::new(), seen: HashMap::new() }
+        Self { block, now: 1, known: Known::new(), pending: HashMap::new(), seen: HashMap::new() }
     }
 
-    /// A fence of the device's scope by a thread of the block.
-    pub(crate) fn fence(&mut self) {
-        self.fenced = self.now;
+    /// A fence of the device's scope by a warp of the block; the epoch that it ends.
+    pub(super) fn fence(&mut self, warp: usize) -> u32 {
+        let ended = self.now;
         self.now = (self.now + 1).min(MAX_EPOCH);
-    }
-
-    /// Whether there is anything to leave or to know.
-    pub(super) fn has_ordering(&self) -> bool {
-        self.fenced != 0 || !self.known.is_empty()
+        if let Some(pending) = self.pending.remove(&warp) {
+            join(&mut self.known, &pending);
+        }
+        ended
     }
 
     fn is_before(&self, stamp: Stamp) -> bool {
@@ -110,13 +116,26 @@ impl BlockClock {
         let flag = u32::from(stamp.is_strong());
         self.known.get(&stamp.block()).is_some_and(|&known| stamp.epoch() <= known + flag)
     }
+}
 
-    fn join(&mut self, other: &Known) {
-        for (&block, &epoch) in other {
-            let known = self.known.entry(block).or_insert(0);
-            *known = (*known).max(epoch);
-        }
+fn join(known: &mut Known, other: &Known) {
+    for (&block, &epoch) in other {
+        let known = known.entry(block).or_insert(0);
+        *known = (*known).max(epoch);
     }
+}
+
+/// A strong access, as far as it orders others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Synchronization {
+    /// Of the block.
+    pub warp: usize,
+    /// The last epoch of the block that a fence has ended which the thread knows of; 0 if there is none.
+    pub fenced: u32,
+    pub reads: bool,
+    pub writes: bool,
+    /// What it reads of is known at once.
+    pub acquires: bool,
 }
 
 /// An access that nothing orders after an earlier one of another block.
@@ -130,52 +149,26 @@ pub(super) struct Conflict {
     pub wrote: bool,
 }
 
-/// Granules that are cleared together when a launch first touches one of them.
-const CHUNK: usize = 512;
-
-/// What the current launch did to one allocation.
+/// For each granule of an allocation its last write and its last read. Pages of a list that nothing is noted in cost no memory, and
+/// little time to look at: most buffers are only read or only written.
 #[derive(Debug)]
 struct Shadow {
-    /// For each granule its write and its read.
-    stamps: Box<[AtomicU64]>,
-    /// For each chunk twice the launch that it belongs to, plus one when it has been cleared.
-    launches: Box<[AtomicU32]>,
+    writes: Box<[AtomicU64]>,
+    reads: Box<[AtomicU64]>,
 }
 
 impl Shadow {
+    /// Of `bytes` bytes; without memory for it no races are seen.
     fn new(bytes: u64) -> Self {
-        let chunks = bytes.div_ceil(4).div_ceil(CHUNK as u64) as usize;
-        let zeros = vec![0u64; chunks * CHUNK * 2];
-        let stamps = zeros.into_iter().map(AtomicU64::new).collect();
-        Self { stamps, launches: (0..chunks).map(|_| AtomicU32::new(0)).collect() }
+        let stamps = || zeroed(bytes.div_ceil(4) as usize).unwrap_or_default();
+        Self { writes: stamps(), reads: stamps() }
     }
 
-    /// Clears the chunks of some granules if an earlier launch left something there.
+    /// The stamps of the granules that bytes `start..end` touch.
     #[inline(always)]
-    fn prepare(&self, first: usize, last: usize, launch: u32) {
-        for chunk in first / CHUNK..=last / CHUNK {
-            if self.launches[chunk].load(Acquire) != launch * 2 + 1 {
-                self.clear(chunk, launch);
-            }
-        }
-    }
-
-    #[cold]
-    fn clear(&self, chunk: usize, launch: u32) {
-        let mark = &self.launches[chunk];
-        let before = mark.load(Relaxed);
-        if before < launch * 2 && mark.compare_exchange(before, launch * 2, Relaxed, Relaxed).is_ok() {
-            if before != 0 {
-                for stamp in &self.stamps[chunk * CHUNK * 2..(chunk + 1) * CHUNK * 2] {
-                    stamp.store(0, Relaxed);
-                }
-            }
-            mark.store(launch * 2 + 1, Release);
-            return;
-        }
-        while mark.load(Acquire) != launch * 2 + 1 {
-            std::hint::spin_loop();
-        }
+    fn granules(&self, start: u64, end: u64) -> (&[AtomicU64], &[AtomicU64]) {
+        let range = start as usize / 4..end.div_ceil(4) as usize;
+        (self.writes.get(range.clone()).unwrap_or_default(), self.reads.get(range).unwrap_or_default())
     }
 }
 
@@ -201,7 +194,8 @@ const MAX_ENTRIES: usize = 1 << 23;
 #[derive(Debug, Default)]
 pub(crate) struct Shadows {
     allocations: Vec<OnceLock<Shadow>>,
-    launch: u32,
+    /// The blocks of this launch, counted over all launches.
+    blocks: Range<u32>,
     locations: Mutex<Locations>,
     /// Something was left somewhere.
     ordered: AtomicBool,
@@ -215,9 +209,18 @@ pub(super) struct Accessor<'a> {
     pub clock: &'a BlockClock,
     pub stamp: Stamp,
     pub write: bool,
+    /// Stamps less than this are of earlier launches.
+    pub since: u64,
 }
 
 impl Accessor<'_> {
+    /// Who last accessed something in this launch.
+    #[inline(always)]
+    fn last(&self, stamp: &AtomicU64) -> Stamp {
+        let stamp = stamp.load(Relaxed);
+        Stamp(if stamp < self.since { 0 } else { stamp })
+    }
+
     /// Whether an access may follow an earlier one.
     fn may_follow(&self, other: Stamp) -> bool {
         let block = other.block();
@@ -233,11 +236,13 @@ impl Shadows {
     /// Makes ready for a launch over this many allocations.
     pub(crate) fn begin(&mut self, allocations: usize, blocks: u64) {
         self.allocations.resize_with(allocations, OnceLock::new);
-        if self.launch == u32::MAX / 2 - 1 {
+        let first = u64::from(self.blocks.end);
+        if first + blocks <= MAX_BLOCKS {
+            self.blocks = self.blocks.end..(first + blocks) as u32;
+        } else {
             self.allocations.iter_mut().for_each(|shadow| *shadow = OnceLock::new());
-            self.launch = 0;
+            self.blocks = 0..blocks.min(MAX_BLOCKS) as u32;
         }
-        self.launch += 1;
         self.locations = Mutex::default();
         self.ordered = AtomicBool::new(false);
         self.lost = AtomicBool::new(blocks <= 1 || blocks > MAX_BLOCKS);
@@ -248,6 +253,22 @@ impl Shadows {
         if let Some(shadow) = self.allocations.get_mut(index) {
             *shadow = OnceLock::new();
         }
+    }
+
+    /// Number of a block of this launch over all launches, by its index in the grid.
+    pub(crate) fn number(&self, index: u32) -> u32 {
+        self.blocks.start + index
+    }
+
+    /// Index in the grid of a block of this launch.
+    pub(super) fn index(&self, number: u32) -> u32 {
+        number.wrapping_sub(self.blocks.start)
+    }
+
+    /// The least stamp of this launch.
+    #[inline(always)]
+    pub(super) fn since(&self) -> u64 {
+        u64::from(self.blocks.start + 1) << BLOCK_SHIFT
     }
 
     /// Whether races are looked for.
@@ -271,56 +292,69 @@ impl Shadows {
     ) {
         let Some(shadow) = self.allocations.get(allocation) else { return };
         let shadow = shadow.get_or_init(|| Shadow::new(bytes));
-        if mask == !0 {
-            let mut apart = 0;
-            for lane in 0..WARP {
-                apart |= offsets[lane] ^ offsets[0].wrapping_add(lane as u64 * u64::from(size));
-            }
-            let whole = (offsets[0] | u64::from(size) * WARP as u64) & 3 == 0;
-            if apart == 0 && whole {
-                let (first, count) = (offsets[0] as usize / 4, size as usize * WARP / 4);
-                shadow.prepare(first, first + count - 1, self.launch);
-                if run(&shadow.stamps[first * 2..(first + count) * 2], accessor) {
-                    return;
+        let size = u64::from(size);
+        let mut left = mask;
+        while left != 0 {
+            // Lanes whose bytes follow each other are noted together.
+            let first = left.trailing_zeros() as usize;
+            let (start, mut end, mut lanes) = (offsets[first], offsets[first] + size, 1 << first);
+            if mask == !0 && is_contiguous(offsets, size as u32) {
+                (end, lanes) = (start + size * WARP as u64, !0);
+            } else {
+                for lane in lanes_of(left & !lanes) {
+                    if offsets[lane] == end {
+                        end += size;
+                    } else if accessor.write || offsets[lane] + size != end {
+                        break;
+                    }
+                    lanes |= 1 << lane;
                 }
             }
-        }
-        for lane in (0..WARP).filter(|lane| mask >> lane & 1 == 1) {
-            let (first, last) = (offsets[lane] / 4, (offsets[lane] + u64::from(size) - 1) / 4);
-            shadow.prepare(first as usize, last as usize, self.launch);
-            let within = if size >= 4 { 15 } else { ((1 << size) - 1) << (offsets[lane] & 3) };
-            let accessor = Accessor { stamp: accessor.stamp.with_bytes(within), ..*accessor };
-            for granule in first..=last {
-                let stamps = &shadow.stamps[granule as usize * 2..];
-                if let [write, read, ..] = stamps {
-                    one(write, read, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset: granule * 4, other, wrote }));
+            left &= !lanes;
+            if (start | end) % 4 == 0 && run(shadow.granules(start, end), accessor) {
+                continue;
+            }
+            for lane in lanes_of(lanes) {
+                let (start, end) = (offsets[lane], offsets[lane] + size);
+                let within = if size >= 4 { 15 } else { ((1 << size) - 1) << (start & 3) };
+                let accessor = Accessor { stamp: accessor.stamp.with_bytes(within), ..*accessor };
+                let (writes, reads) = shadow.granules(start, end);
+                for (granule, stamps) in writes.iter().zip(reads).enumerate() {
+                    let offset = start / 4 * 4 + granule as u64 * 4;
+                    one(stamps, &accessor, &mut |other, wrote| conflict(Conflict { lane, offset, other, wrote }));
                 }
             }
         }
     }
 
-    /// An atomic, volatile or otherwise strong access to a location: knows what was left there if it reads, leaves what the block
-    /// did before its last fence if it writes.
-    pub(super) fn synchronize(&self, allocation: usize, offset: u64, clock: &mut BlockClock, reads: bool, writes: bool) {
-        if !(writes && clock.has_ordering() || reads && self.ordered.load(Acquire)) {
+    /// A strong access to a location takes what was left there if it reads, and leaves something if it writes.
+    pub(super) fn synchronize(&self, allocation: usize, offset: u64, clock: &mut BlockClock, access: Synchronization) {
+        let leaves = access.writes && (access.fenced != 0 || !clock.known.is_empty());
+        if !(leaves || access.reads && self.ordered.load(Acquire)) {
             return;
         }
         let key = (allocation as u32, offset / 4);
+        let seen = (access.warp, key.0, key.1);
         let mut locations = self.lock();
-        if reads
+        if access.reads
             && let Some(left) = locations.left.get(&key)
-            && clock.seen.insert(key, left.version) != Some(left.version)
+            && clock.seen.insert(seen, left.version) != Some(left.version)
         {
-            let known = Arc::clone(&left.known);
-            clock.join(&known);
-            clock.known.remove(&clock.block);
+            let pending = clock.pending.entry(access.warp).or_default();
+            join(pending, &left.known);
+            pending.remove(&clock.block);
         }
-        if writes && clock.has_ordering() {
+        if access.acquires
+            && let Some(pending) = clock.pending.remove(&access.warp)
+        {
+            join(&mut clock.known, &pending);
+        }
+        if leaves {
             let left = locations.left.entry(key).or_default();
             let before = left.known.len();
             let known = Arc::make_mut(&mut left.known);
             let mut changed = false;
-            let own = (&clock.block, &clock.fenced);
+            let own = (&clock.block, &access.fenced);
             for (&block, &epoch) in clock.known.iter().chain([own]) {
                 let slot = known.entry(block).or_insert(0);
                 changed |= *slot < epoch;
@@ -330,7 +364,7 @@ impl Shadows {
             if changed {
                 left.version += 1;
                 // The writer itself has nothing to learn from what it left.
-                clock.seen.insert(key, left.version);
+                clock.seen.insert(seen, left.version);
             }
             locations.entries += added;
             if locations.entries > MAX_ENTRIES {
@@ -347,48 +381,57 @@ impl Shadows {
 
 /// Notes accesses to whole granules side by side if only this block has touched them; whether that is so.
 #[inline(always)]
-fn run(stamps: &[AtomicU64], accessor: &Accessor) -> bool {
+fn run((writes, reads): (&[AtomicU64], &[AtomicU64]), accessor: &Accessor) -> bool {
+    if accessor.write && accessor.stamp.is_strong() {
+        // What a plain write of the block's leaves must stay.
+        return false;
+    }
     let own = accessor.stamp.0 >> BLOCK_SHIFT;
+    let is_foreign = |stamp: Stamp| stamp.0 != 0 && stamp.0 >> BLOCK_SHIFT != own;
+    let is_touched_by_others = |stamp: Stamp| is_foreign(stamp) || stamp.0 & MANY != 0;
     let (mut foreign, mut foreign_reads) = (false, false);
-    for pair in stamps.chunks_exact(2) {
-        let (write, read) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
-        foreign |= write != 0 && write >> BLOCK_SHIFT != own;
-        foreign_reads |= read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0);
+    for write in writes {
+        foreign |= is_touched_by_others(accessor.last(write));
+    }
+    for read in reads {
+        foreign_reads |= is_touched_by_others(accessor.last(read));
     }
     if foreign || accessor.write && foreign_reads {
         return false;
     }
     if accessor.write {
-        for pair in stamps.chunks_exact(2) {
-            pair[0].store(accessor.stamp.0, Relaxed);
-        }
+        writes.iter().for_each(|write| write.store(accessor.stamp.0, Relaxed));
     } else if foreign_reads {
-        for pair in stamps.chunks_exact(2) {
-            let read = pair[1].load(Relaxed);
-            let many = if read != 0 && (read >> BLOCK_SHIFT != own || read & MANY != 0) { MANY } else { 0 };
-            pair[1].store(accessor.stamp.0 | many, Relaxed);
+        for read in reads {
+            let many = if is_touched_by_others(accessor.last(read)) { MANY } else { 0 };
+            read.store(accessor.stamp.0 | many, Relaxed);
         }
     } else {
-        for pair in stamps.chunks_exact(2) {
-            pair[1].store(accessor.stamp.0, Relaxed);
-        }
+        reads.iter().for_each(|read| read.store(accessor.stamp.0, Relaxed));
     }
     true
 }
 
 /// Notes an access to some bytes of one granule.
-fn one(write: &AtomicU64, read: &AtomicU64, accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
-    let (last_write, last_read) = (Stamp(write.load(Relaxed)), Stamp(read.load(Relaxed)));
-    if !accessor.may_follow(last_write) {
+fn one((write, read): (&AtomicU64, &AtomicU64), accessor: &Accessor, conflict: &mut impl FnMut(Stamp, bool)) {
+    let (last_write, last_read) = (accessor.last(write), accessor.last(read));
+    let own = accessor.clock.block;
+    let strong = accessor.stamp.is_strong();
+    // Under an access of the block's own lie others that nothing has ordered.
+    let hides = |last: Stamp| {
+        let many = last.0 & MANY != 0 && last.block() == own && accessor.clock.known.is_empty();
+        many && !strong && last.overlaps(accessor.stamp)
+    };
+    if !accessor.may_follow(last_write) || hides(last_write) {
         conflict(last_write, true);
     }
-    let own = accessor.clock.block;
     if accessor.write {
-        let hidden = last_read.0 & MANY != 0 && last_read.block() == own && accessor.clock.known.is_empty();
-        if !accessor.may_follow(last_read) || hidden && !accessor.stamp.is_strong() && last_read.overlaps(accessor.stamp) {
+        if !accessor.may_follow(last_read) || hides(last_read) {
             conflict(last_read, false);
         }
-        write.store(merged(last_write, accessor.stamp, own), Relaxed);
+        let others = last_write.0 != 0 && last_write.block() != own && !accessor.clock.is_before(last_write);
+        let many = if others { MANY } else { last_write.0 & MANY };
+        write.store(merged(last_write, accessor.stamp, own) | if strong { many } else { 0 }, Relaxed);
     } else {
         let others = last_read.0 != 0 && last_read.block() != own && last_read.overlaps(accessor.stamp);
         let many = if others { MANY } else { last_read.0 & MANY };

@@ -5,7 +5,7 @@
 //! the lanes of a warp happen to execute. What orders two blocks is said in `global`.
 //!
 //! Atomic, `.volatile`, `.relaxed`, `.acquire` and `.release` accesses are strong: they do not race with each other, only with
-//! plain ones. `.release` is a fence and a strong write; every strong read counts as an acquire.
+//! plain ones. `.release` is a fence and a strong write; every strong read of shared memory counts as an acquire.
 //!
 //! Two writes by one instruction that store what is there already, or by two lanes at once the same, are no race.
 
@@ -60,21 +60,31 @@ impl Access {
 pub(crate) enum Strength {
     /// Not at all.
     Weak,
-    /// They may race with other strong ones, and know what those left.
-    Strong,
-    /// They begin with a fence; `device`: its scope goes beyond the cluster.
-    Release { device: bool },
+    /// They may race with other strong ones. `device`: the scope goes beyond the cluster.
+    Strong {
+        /// They begin with a fence.
+        releases: bool,
+        /// What others left where they read is known at once.
+        acquires: bool,
+        device: bool,
+    },
 }
 
 impl Strength {
     /// Of an instruction by its modifiers.
     pub(crate) fn of(instruction: &Instruction) -> Self {
         let has = |names: &[&str]| instruction.modifiers.iter().any(|modifier| names.contains(&modifier.as_str()));
-        match instruction.opcode.as_str() {
-            "ld" | "st" | "atom" | "red" if has(&["release", "acq_rel"]) => Self::Release { device: !has(&["cta", "cluster"]) },
-            "ld" | "st" if !has(&["volatile", "relaxed", "acquire"]) => Self::Weak,
-            "ld" | "st" | "atom" | "red" => Self::Strong,
-            _ => Self::Weak,
+        let is_strong = match instruction.opcode.as_str() {
+            "ld" | "st" => has(&["volatile", "relaxed", "acquire", "release"]),
+            opcode => matches!(opcode, "atom" | "red"),
+        };
+        if !is_strong {
+            return Self::Weak;
+        }
+        Self::Strong {
+            releases: has(&["release", "acq_rel"]),
+            acquires: has(&["acquire", "acq_rel"]),
+            device: !has(&["cta", "cluster"]),
         }
     }
 }
@@ -95,11 +105,11 @@ pub(crate) struct BlockState {
 }
 
 impl BlockState {
-    /// Of a block that begins; `lanes` are those that exist in each warp.
-    pub(crate) fn new(rank: usize, index: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
+    /// Of a block that begins, by its number over all launches; `lanes` are those that exist in each warp.
+    pub(crate) fn new(rank: usize, number: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
         let nothing = Rc::default();
         let timelines = lanes.iter().enumerate().map(|(warp, &lanes)| Timeline::new(rank * WARP + warp, lanes, &nothing)).collect();
-        Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(index), flags: HashMap::new(), copies: 0 }
+        Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(number), flags: HashMap::new(), copies: 0 }
     }
 }
 
@@ -124,7 +134,7 @@ impl Cx<'_> {
         }
         let strength = self.strength();
         let strong = access == Access::Atomic || strength != Strength::Weak;
-        if let Strength::Release { device } = strength {
+        if let Strength::Strong { releases: true, device, .. } = strength {
             self.fence(device);
         }
         // Taken out while the clocks of another block, or the same, are looked at.
@@ -210,7 +220,7 @@ impl Cx<'_> {
         }
         let strength = self.strength();
         let strong = access == Access::Atomic || strength != Strength::Weak;
-        if let Strength::Release { device } = strength {
+        if let Strength::Strong { releases: true, device, .. } = strength {
             self.fence(device);
         }
         let clock = &self.blocks[self.rank].races.clock;
@@ -218,6 +228,7 @@ impl Cx<'_> {
             clock,
             stamp: global::Stamp::new(clock.block, clock.now, self.warp.index, self.pc - self.launch.entry(), strong),
             write: access.writes(),
+            since: shadows.since(),
         };
         let mut conflicts = Vec::new();
         let bytes = self.launch.memory.get(allocation).bytes;
@@ -226,9 +237,13 @@ impl Cx<'_> {
             self.report_global(allocation, offsets, size, access, words, &conflicts);
         }
         if strong {
-            let clock = &mut self.blocks[self.rank].races.clock;
+            let acquires = matches!(strength, Strength::Strong { acquires: true, device: true, .. });
+            let warp = self.warp.index;
+            let BlockState { timelines, clock, .. } = &mut self.blocks[self.rank].races;
             for lane in lanes_of(mask) {
-                shadows.synchronize(allocation, offsets[lane], clock, access.reads(), access.writes());
+                let fenced = timelines[warp].device_fenced(lane);
+                let access = global::Synchronization { warp, fenced, reads: access.reads(), writes: access.writes(), acquires };
+                shadows.synchronize(allocation, offsets[lane], clock, access);
             }
         }
     }
@@ -240,7 +255,9 @@ impl Cx<'_> {
         }
         self.timeline().fence();
         if device {
-            self.block().races.clock.fence();
+            let warp = self.warp.index;
+            let ended = self.block().races.clock.fence(warp);
+            self.timeline().fence_device(ended);
         }
     }
 

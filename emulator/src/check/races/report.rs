@@ -110,7 +110,8 @@ impl Cx<'_> {
         let memory = self.launch.memory.get(allocation);
         for conflict in conflicts {
             let (lane, other) = (conflict.lane, conflict.other);
-            let friend = self.blocks.iter().position(|block| block.index == other.block());
+            let index = self.launch.races.index(other.block());
+            let friend = self.blocks.iter().position(|block| block.index == index);
             if friend.is_some_and(|friend| friend != self.rank && has_met(self.blocks, self.rank, self.warp.index, lane, friend)) {
                 continue;
             }
@@ -128,7 +129,7 @@ impl Cx<'_> {
                 (true, false) => "write",
                 (false, _) => "read",
             };
-            let [x, y, z] = self.launch.coordinates(other.block());
+            let [x, y, z] = self.launch.coordinates(index);
             let who = if friend == Some(self.rank) {
                 "another block".into()
             } else {

@@ -1,8 +1,8 @@
 //! Races in shared memory: for each granule of a block's shared memory the last write and the reads since, each with its thread
 //! and epoch, held against the vector clock of the thread that comes next (FastTrack: Flanagan and Freund 2009).
 //!
-//! A granule is 4 bytes until a thread accesses fewer; then all of the block's granules become that small, so that neighbours
-//! written by different threads are no race.
+//! A granule is as large as the first access, up to 16 bytes, until a thread accesses fewer; then all of the block's granules
+//! become that small, so that neighbours written by different threads are no race.
 
 use super::clock::Clock;
 use crate::machine::execute::lanes_of;
@@ -27,12 +27,24 @@ const MANY: u64 = 4;
 const COPY: u64 = 8;
 const MAX_EPOCH: u32 = (1 << 24) - 1;
 const MAX_PC: u32 = (1 << 22) - 1;
+/// Granules of 16 bytes: the largest access of one thread, but for vectors of 32.
+const MAX_SHIFT: u32 = 4;
 
 impl Stamp {
     fn new(epoch: u32, warp: usize, lane: usize, pc: u32, flags: u64) -> Self {
         let (epoch, pc) = (u64::from(epoch.min(MAX_EPOCH)), u64::from(pc.min(MAX_PC)));
         let warp = (warp as u64 & 511) << WARP_SHIFT;
         Self(epoch << EPOCH_SHIFT | warp | (lane as u64) << LANE_SHIFT | pc << PC_SHIFT | flags)
+    }
+
+    /// Stands for several readers.
+    fn of_list(index: usize) -> Self {
+        Self((index as u64) << PC_SHIFT | MANY)
+    }
+
+    /// Index of the list of readers that it stands for.
+    fn list(self) -> usize {
+        (self.0 >> PC_SHIFT) as usize
     }
 
     fn epoch(self) -> u32 {
@@ -110,7 +122,7 @@ pub(super) struct Accessor<'a> {
 
 impl Accessor<'_> {
     fn flags(&self) -> u64 {
-        u64::from(self.strong) * STRONG | u64::from(self.whole) * WHOLE | u64::from(self.copy) * COPY
+        (u64::from(self.strong) * STRONG) | (u64::from(self.whole) * WHOLE) | (u64::from(self.copy) * COPY)
     }
 
     fn stamp(&self, lane: usize) -> Stamp {
@@ -149,21 +161,22 @@ pub(crate) struct Shadow {
     /// Bytes of a granule, as a power of two.
     shift: u32,
     bytes: usize,
+    /// Readers of the granules that have several, and which of the lists are not in use: those are empty.
     readers: Vec<Vec<Reader>>,
-    free: Vec<u32>,
+    free: Vec<usize>,
 }
 
 impl Shadow {
     /// Of `bytes` bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes, shift: 2, ..Self::default() }
+        Self { bytes, ..Self::default() }
     }
 
     /// Makes granules no larger than an access.
     #[inline(always)]
     fn fit(&mut self, size: u32) {
         if self.records.is_empty() {
-            self.shift = size.trailing_zeros().min(2);
+            self.shift = size.trailing_zeros().min(MAX_SHIFT);
             self.records = vec![Record::default(); self.bytes.div_ceil(1 << self.shift)];
         } else if size < 1 << self.shift {
             self.split(size.trailing_zeros());
@@ -179,8 +192,10 @@ impl Shadow {
             for part in 0..parts {
                 let mut record = record;
                 if part > 0 && record.read.0 & MANY != 0 {
-                    let readers = self.readers[(record.read.0 >> PC_SHIFT) as usize].clone();
-                    record.read = self.list(readers);
+                    let readers = self.readers[record.read.list()].clone();
+                    let list = self.new_list();
+                    self.readers[list] = readers;
+                    record.read = Stamp::of_list(list);
                 }
                 self.records.push(record);
             }
@@ -278,7 +293,7 @@ impl Shadow {
 
     /// Notes accesses to a range of bytes by an asynchronous copy.
     pub(super) fn note_range(&mut self, start: u32, bytes: u32, accessor: &Accessor, conflict: &mut impl FnMut(Conflict)) {
-        self.fit(1 << (start | bytes).trailing_zeros().min(2));
+        self.fit(1 << (start | bytes).trailing_zeros().min(MAX_SHIFT));
         for granule in start >> self.shift..(start + bytes) >> self.shift {
             if accessor.write {
                 self.write(granule as usize, 0, accessor, conflict);
@@ -296,13 +311,15 @@ impl Shadow {
         let stamp = accessor.stamp(lane);
         let reader = Reader { stamp, lanes: if accessor.whole { !0 } else { 1 << lane } };
         if read.0 & MANY != 0 {
-            reader.join(&mut self.readers[(read.0 >> PC_SHIFT) as usize], accessor);
+            reader.join(&mut self.readers[read.list()], accessor);
         } else if read.0 == 0 || accessor.is_same(read, lane) || read.before(accessor.clock) || reader.includes(read) {
             self.records[granule].read = stamp;
         } else if !(read.is_whole() && reader.is_with(read)) {
-            let mut readers = vec![Reader { stamp: read, lanes: if read.is_whole() { !0 } else { 1 << read.lane() } }];
-            reader.join(&mut readers, accessor);
-            self.records[granule].read = self.list(readers);
+            let list = self.new_list();
+            let readers = &mut self.readers[list];
+            readers.push(Reader { stamp: read, lanes: if read.is_whole() { !0 } else { 1 << read.lane() } });
+            reader.join(readers, accessor);
+            self.records[granule].read = Stamp::of_list(list);
         }
     }
 
@@ -313,14 +330,12 @@ impl Shadow {
             conflict(Conflict { lane, position, other: write, wrote: true });
         }
         if read.0 & MANY != 0 {
-            let index = (read.0 >> PC_SHIFT) as usize;
-            let mut readers = std::mem::take(&mut self.readers[index]);
+            let readers = &mut self.readers[read.list()];
             if let Some(other) = readers.iter().find_map(|reader| reader.unordered(accessor, lane)) {
                 conflict(Conflict { lane, position, other, wrote: false });
             }
             readers.clear();
-            self.readers[index] = readers;
-            self.free.push(index as u32);
+            self.free.push(read.list());
         } else if !accessor.may_follow(read, lane) {
             conflict(Conflict { lane, position, other: read, wrote: false });
         }
@@ -332,20 +347,12 @@ impl Shadow {
         self.records[granule] = Record { write: stamp, read: Stamp(0) };
     }
 
-    /// A stamp that stands for several readers.
-    fn list(&mut self, readers: Vec<Reader>) -> Stamp {
-        let index = match self.free.pop() {
-            Some(index) => {
-                let list = &mut self.readers[index as usize];
-                list.extend(readers);
-                index
-            }
-            None => {
-                self.readers.push(readers);
-                self.readers.len() as u32 - 1
-            }
-        };
-        Stamp(u64::from(index) << PC_SHIFT | MANY)
+    /// Index of an empty list of readers.
+    fn new_list(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.readers.push(Vec::new());
+            self.readers.len() - 1
+        })
     }
 }
 

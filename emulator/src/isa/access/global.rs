@@ -108,14 +108,16 @@ impl<'a> Cx<'a> {
         let allocation = memory.get(index);
         let (start, last) = (allocation.address, allocation.bytes - size);
         let offsets = each_lane(|lane| addresses[lane].wrapping_sub(start));
-        let mut bad = false;
-        for &offset in &offsets {
-            bad |= offset > last || offset & (size - 1) != 0;
-        }
+        let contiguous = is_contiguous(&offsets, size as u32);
+        let is_bad = |offset: u64| offset > last || offset & (size - 1) != 0;
+        let bad = if contiguous {
+            is_bad(offsets[0]) || is_bad(offsets[0] + size * (WARP as u64 - 1))
+        } else {
+            offsets.iter().fold(false, |bad, &offset| bad | is_bad(offset))
+        };
         if bad {
             return None;
         }
-        let contiguous = is_contiguous(&offsets, size as u32);
         Some(Place { index, allocation, offsets, contiguous })
     }
 

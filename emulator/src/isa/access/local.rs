@@ -38,8 +38,8 @@ impl Cx<'_> {
         if !self.is_aligned(lane, address, size) {
             return None;
         }
-        let stride = self.warp.local_stride as u64;
-        if address < stride && u64::from(size) <= stride - address {
+        let end = self.warp.local_bytes as u64;
+        if address < end && u64::from(size) <= end - address {
             return Some(lane * self.warp.local_stride + address as usize);
         }
         self.report_at(Kind::OutOfBounds, lane, Some(address), None, || format!("{size} bytes outside the thread's local memory"));

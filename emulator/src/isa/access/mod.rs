@@ -12,7 +12,7 @@ use crate::check::Kind;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, Mask, WARP, each_lane};
 use crate::memory::bits::ones;
-use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
+use crate::memory::{GLOBAL_START, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 
 /// What one access moves, lane by lane: up to `W` words of 32 bits, in memory order; shorter data lies in the low bits.
 pub(crate) struct Words<const W: usize> {
@@ -153,10 +153,11 @@ impl Cx<'_> {
 
     /// Whether a lane's address is a multiple of the access's size; a finding if not.
     pub(crate) fn is_aligned(&mut self, lane: usize, address: u64, size: u32) -> bool {
-        if address % u64::from(size) == 0 {
+        if address.is_multiple_of(u64::from(size)) {
             return true;
         }
-        self.report_at(Kind::Misaligned, lane, Some(address), None, || {
+        let buffer = if address >= GLOBAL_START { self.buffer_of(address) } else { None };
+        self.report_at(Kind::Misaligned, lane, Some(address), buffer, || {
             format!("{size} bytes at an address that is no multiple of {size}")
         });
         false
@@ -193,7 +194,7 @@ fn fill_inactive(lanes: Mask, addresses: &Lanes<u64>) -> Lanes<u64> {
 
 /// Whether each lane's bytes follow those of the lane before it.
 #[inline(always)]
-fn is_contiguous(positions: &Lanes<u64>, size: u32) -> bool {
+pub(crate) fn is_contiguous(positions: &Lanes<u64>, size: u32) -> bool {
     let mut apart = 0;
     for lane in 0..WARP {
         apart |= positions[lane] ^ positions[0].wrapping_add(lane as u64 * u64::from(size));

@@ -45,7 +45,7 @@ impl Cx<'_> {
                 rows.undefined[lane] = undefined;
                 rows.any_undefined |= undefined != 0;
             }
-            self.note_shared(rank, &positions, lanes, ROW, Access::Read);
+            self.note_shared(rank, &positions, lanes, ROW, Access::ReadByWarp);
             self.check_in_flight(rank, &positions, lanes, ROW, Access::Read);
         }
         self.count_shared(lanes, &positions, ROW, contiguous);
@@ -63,7 +63,7 @@ impl Cx<'_> {
         if self.checked() {
             self.check_in_flight(rank, &positions, lanes, ROW, Access::Write);
             self.note_thread_writes(rank, &positions, lanes, ROW);
-            self.note_shared(rank, &positions, lanes, ROW, Access::Write);
+            self.note_shared(rank, &positions, lanes, ROW, Access::WriteByWarp);
         }
         let shared = &mut self.blocks[rank].shared;
         for lane in lanes_of(lanes) {

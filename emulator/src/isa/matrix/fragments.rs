@@ -112,7 +112,7 @@ impl Execute for Store {
                     lanes_of(undefined).for_each(|lane| data.set_undefined(lane, ones(piece.bytes)));
                 } else {
                     cx.report_at(Kind::Uninitialized, lane, Some(address), cx.buffer_of(address), || {
-                        "the value stored was never computed from anything written".into()
+                        "the value stored comes from something that was never written".into()
                     });
                 }
             }

@@ -7,7 +7,7 @@ use crate::isa::access::Rows;
 use crate::isa::address::{AddressOperand, Target};
 use crate::isa::modifiers;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
-use crate::machine::registers::{Lanes, Mask, Reg, WARP};
+use crate::machine::registers::{Lanes, Mask, Reg, WARP, each_lane};
 use crate::memory::bits::ones;
 use crate::memory::{SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Class, Decoded, Lowering, Meeting};
@@ -50,7 +50,7 @@ impl RowAddresses {
         if self.target == Target::Shared {
             return (lanes, addresses);
         }
-        let local = addresses.map(|address| address.wrapping_sub(SHARED_WINDOW));
+        let local = each_lane(|lane| addresses[lane].wrapping_sub(SHARED_WINDOW));
         for lane in lanes_of(lanes) {
             if local[lane] >= WINDOW_BYTES {
                 cx.report_at(Kind::OutOfBounds, lane, Some(addresses[lane]), None, || {

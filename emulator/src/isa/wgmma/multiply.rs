@@ -193,6 +193,10 @@ fn note(cx: &mut Cx, positions: &[u32], held: impl Fn(usize) -> bool) {
         let lanes: Lanes<u32> = std::array::from_fn(|lane| part.get(lane).copied().unwrap_or(0));
         cx.note_shared(rank, &lanes, ones(part.len() as u32), 16, Access::Read);
     }
+    let lane = cx.active.trailing_zeros() as usize;
+    for &position in &held {
+        cx.check_proxy(rank, position as usize, 16, lane);
+    }
     let (left, right) = held.split_at(held.len() / 2);
     for (&left, &right) in left.iter().zip(right) {
         if left.abs_diff(right) == 16 {

@@ -104,13 +104,14 @@ fn load(mma: &Mma, c: Addend, d: &[Register], block: usize) -> [[f32; 8]; 8] {
 fn store(mma: &Mma, elements: &[[f32; 8]; 8], d: &mut [Register], block: usize) {
     let pairs = elements.as_flattened().as_chunks::<2>().0;
     if mma.d == Accumulator::F16 {
-        d[block] = std::array::from_fn(|lane| pairs[lane % pairs.len()]).map(pack_f16x2);
+        for (word, &pair) in d[block].iter_mut().zip(pairs) {
+            *word = pack_f16x2(pair);
+        }
     } else {
         for part in 0..2 {
-            d[2 * block + part] = std::array::from_fn(|lane| {
-                let x = pairs[lane % pairs.len()][part];
-                if x.is_nan() { 0x7fff_ffff } else { x.to_bits() }
-            });
+            for (word, pair) in d[2 * block + part].iter_mut().zip(pairs) {
+                *word = if pair[part].is_nan() { 0x7fff_ffff } else { pair[part].to_bits() };
+            }
         }
     }
 }
@@ -124,9 +125,9 @@ fn store_integers(mma: &Mma, sums: &[[f32; 8]; 8], c: Addend, d: &mut [Register]
             Addend::Registers(c) => c[2 * block + part],
             Addend::Destination => d[2 * block + part],
         };
-        d[2 * block + part] = std::array::from_fn(|lane| {
+        for (lane, word) in d[2 * block + part].iter_mut().enumerate() {
             let (product, addend) = (sums[lane / 4][2 * (lane % 4) + part] as i32, addend[lane] as i32);
-            (if mma.saturate { addend.saturating_add(product) } else { addend.wrapping_add(product) }) as u32
-        });
+            *word = (if mma.saturate { addend.saturating_add(product) } else { addend.wrapping_add(product) }) as u32;
+        }
     }
 }
