@@ -313,6 +313,15 @@ fn shared_memory_is_not_overwritten_under_a_product() {
     BF16.run(&format!("{FENCE}{mma}{COMMIT}{WAIT}bar.sync 0;\n{stmatrix}")).clean();
 }
 
+/// A product is one operation of four warps: whoever has waited for it knows that the others have read their operands too.
+#[test]
+fn one_thread_hands_operands_back_for_the_warpgroup() {
+    let mma = BF16.instruction();
+    let store = "setp.eq.u32 %q, %lane, 0;\n@%q st.shared.b32 [%base], %w0;\n";
+    BF16.run(&format!("{FENCE}{mma}{COMMIT}{WAIT}{store}")).clean();
+    assert!(!BF16.run(&format!("{FENCE}{mma}{COMMIT}{store}{WAIT}")).findings.is_empty());
+}
+
 #[test]
 fn what_threads_write_is_seen_behind_a_proxy_fence() {
     let program = BF16.program(&format!("{FENCE}{}{COMMIT}{WAIT}", BF16.instruction()));
@@ -332,7 +341,8 @@ fn descriptors_are_checked() {
     let with = |a: String| BF16.run(&format!("mov.b64 %desc0, {a};\n{steps}"));
     let bits = |start: u32| Descriptor { start, ..BF16.descriptors().0 }.encode().unwrap().to_string();
     with(bits(TILE)).clean();
-    assert!(with(bits(TILE + 0x80)).only(Kind::InvalidOperation).message.contains("align the buffer to 1024"));
+    let shifted = Descriptor { start: TILE + 0x80, base_offset: 2, ..BF16.descriptors().0 }.encode().unwrap().to_string();
+    assert!(with(shifted).only(Kind::InvalidOperation).message.contains("align the buffer to 1024"));
     assert!(with((1u64 << 62 | 1 << 52).to_string()).only(Kind::InvalidOperation).message.contains("reserved bits"));
     let outside = with(bits(0x20000));
     assert!((0x20000..0x22000).contains(&outside.only(Kind::OutOfBounds).address.unwrap()));

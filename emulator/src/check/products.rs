@@ -5,11 +5,8 @@
 //! `wgmma.fence`, except between products that accumulate into the same registers in the same shape. One fence comes before the
 //! first product in any case.
 
-use std::collections::VecDeque;
-
 use crate::check::Kind;
 use crate::machine::execute::Cx;
-use crate::memory::in_flight::Use;
 
 /// What one warp's products use.
 #[derive(Default)]
@@ -22,8 +19,6 @@ pub(crate) struct Products {
     complete: u64,
     /// Fences so far.
     fences: u64,
-    /// Bytes of shared memory that products read: group, position, count.
-    reading: VecDeque<(u64, u32, u32)>,
 }
 
 /// What a product does with a register; two products may share one without a fence only if they do the same with it.
@@ -108,11 +103,6 @@ impl Cx<'_> {
     pub(crate) fn wait_for_products(&mut self, pending: u64) {
         let products = &mut self.warp.products;
         products.complete = products.complete.max(products.committed.saturating_sub(pending));
-        let complete = products.complete;
-        while let Some(&(_, position, bytes)) = self.warp.products.reading.front().filter(|(group, ..)| *group < complete) {
-            self.warp.products.reading.pop_front();
-            self.end_in_flight(self.rank, position as usize, bytes as usize, Use::Reads);
-        }
     }
 
     /// A product uses these registers, by their definedness ids, from now on.
@@ -144,14 +134,6 @@ impl Cx<'_> {
                 )
             }
         });
-    }
-
-    /// A product reads bytes of the block's shared memory until it is waited for.
-    pub(crate) fn begin_product_read(&mut self, position: u32, bytes: u32) {
-        let lane = self.active.trailing_zeros() as usize;
-        self.begin_in_flight(self.rank, position as usize, bytes as usize, Use::Reads, lane);
-        let group = self.warp.products.committed;
-        self.warp.products.reading.push_back((group, position, bytes));
     }
 
     /// An instruction that is no product accesses registers that products use somewhere.

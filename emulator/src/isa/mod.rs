@@ -37,7 +37,7 @@ mod reduction;
 mod store_async;
 mod tensor_copy;
 mod warp;
-mod wgmma;
+pub(crate) mod wgmma;
 
 use crate::Result;
 use crate::program::{Decoded, Lowering};

@@ -7,6 +7,7 @@ use super::transfer::Transfer;
 use crate::check::proxy::Proxies;
 use crate::check::races::{BlockState, Release};
 use crate::isa::mbarrier::Object;
+use crate::isa::wgmma::Warpgroup;
 use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 
@@ -32,6 +33,8 @@ pub(crate) struct Block {
     pub transfers: VecDeque<Transfer>,
     /// The cluster's barrier; that of rank 0 is the one in use.
     pub cluster_barrier: ClusterBarrier,
+    /// What each warpgroup's products have come to, up to the last that had any.
+    pub warpgroups: Vec<Warpgroup>,
     /// Lanes of each warp that exist.
     pub lanes: Vec<Mask>,
     /// Lanes of each warp that have not exited.

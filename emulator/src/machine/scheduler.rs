@@ -27,6 +27,9 @@ const SLICE: u32 = 512;
 /// Instructions after which it is looked whether a warp goes round in circles.
 const STRETCH: u32 = 8192;
 
+/// Clusters whose order is drawn at most: a list of all of a grid could be longer than memory.
+const SHUFFLED: usize = 1 << 20;
+
 /// Clusters that one worker keeps alive while they wait for others: as many as a GPU could hold at once.
 const RESIDENT: usize = 1024;
 
@@ -124,7 +127,8 @@ fn work(context: &Context) -> Worker {
     let clusters = (context.launch.blocks() / u64::from(context.launch.cluster_blocks())) as usize;
     let mut order: Vec<u32> = Vec::new();
     if let Some(random) = &mut random {
-        order = (0..clusters as u32).collect();
+        // Those beyond come in their natural order.
+        order = (0..clusters.min(SHUFFLED) as u32).collect();
         random.shuffle(&mut order);
     }
     let mut spare: Vec<Vec<Warp>> = Vec::new();
@@ -224,6 +228,7 @@ fn start(context: &Context, index: usize, spare: &mut Vec<Vec<Warp>>) -> Cluster
             transfers: VecDeque::new(),
             barriers: Vec::new(),
             cluster_barrier: ClusterBarrier::default(),
+            warpgroups: Vec::new(),
             lanes: alive.clone(),
             woken: vec![0; alive.len()],
             alive,

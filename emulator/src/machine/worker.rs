@@ -380,6 +380,7 @@ fn lanes_left(cx: &mut Cx) {
         cx.complete_barrier(cx.rank, id);
     }
     cx.complete_cluster_barrier();
+    crate::isa::wgmma::wake(cx.block());
 }
 
 /// Parts from a group the lanes that do not go where `lanes` go: inactive ones pass, active ones are still to execute the instruction.

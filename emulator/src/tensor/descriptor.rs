@@ -52,8 +52,8 @@ impl Descriptor {
     /// Reads the 64 bits.
     ///
     /// # Errors
-    /// A sentence when reserved bits are set, or when the matrix starts inside the swizzle pattern: its address and base offset
-    /// then contradict each other.
+    /// A sentence when reserved bits are set, or when a base offset names another line than the one where the matrix starts. With
+    /// none the pattern starts at a multiple of its period, as copies by tensor maps write it: the matrix may start inside it.
     pub fn decode(bits: u64) -> Result<Self, String> {
         if bits & RESERVED != 0 {
             return Err(format!("matrix descriptor {bits:#018x} has reserved bits set: {:#x}", bits & RESERVED));
@@ -63,10 +63,10 @@ impl Descriptor {
         let descriptor =
             Self { start: field(0), leading: field(16), stride: field(32), base_offset: (bits >> 49 & 7) as u32, swizzle };
         let lines = swizzle.period() / 128;
-        if lines > 0 && (descriptor.start >> 7) % lines != descriptor.base_offset % lines {
+        if lines > 0 && descriptor.base_offset != 0 && (descriptor.start >> 7) % lines != descriptor.base_offset % lines {
             return Err(format!(
-                "the matrix at shared address {:#x} starts {} lines of 128 bytes into the pattern of a {}-byte swizzle, but the \
-                 descriptor's base offset says {}: align the buffer to {} bytes",
+                "the matrix at shared address {:#x} starts {} lines of 128 bytes behind a multiple of a {}-byte swizzle's period, but \
+                 the descriptor's base offset says {}: align the buffer to {} bytes and leave the base offset 0",
                 descriptor.start,
                 (descriptor.start >> 7) % lines,
                 swizzle.span(),
@@ -159,7 +159,8 @@ mod tests {
             assert!(Descriptor::decode(1 << bit).unwrap_err().contains("reserved"), "bit {bit}");
         }
         let shifted = |start, base_offset| Descriptor { start, base_offset, ..descriptor(Swizzle::B128) };
-        assert!(Descriptor::decode(shifted(0x2080, 0).encode().unwrap()).unwrap_err().contains("align the buffer to 1024"));
+        assert!(Descriptor::decode(shifted(0x2080, 2).encode().unwrap()).unwrap_err().contains("align the buffer to 1024"));
+        assert!(Descriptor::decode(shifted(0x2080, 0).encode().unwrap()).is_ok(), "the pattern starts before the matrix");
         assert!(Descriptor::decode(shifted(0x2080, 1).encode().unwrap()).is_ok());
         assert!(Descriptor::decode(shifted(0x2060, 0).encode().unwrap()).is_ok(), "a step along K inside the first row");
         assert!(shifted(0x2008, 0).encode().unwrap_err().contains("start address"));
@@ -217,6 +218,15 @@ mod tests {
                     assert!(addresses.iter().all(|a| (0x4000..0x4000 + bytes).contains(a)), "{swizzle:?} {major:?} {size}");
                 }
             }
+        }
+    }
+
+    /// Rows 3 and on of an aligned matrix are where a matrix that starts there, inside the pattern, has its rows 0 and on.
+    #[test]
+    fn without_base_offset_the_pattern_stays_where_it_is() {
+        let (whole, inside) = (descriptor(Swizzle::B128), Descriptor { start: 0x2180, ..descriptor(Swizzle::B128) });
+        for (row, k) in [(0, 0), (1, 8), (4, 40), (7, 3), (12, 63)] {
+            assert_eq!(inside.address(Major::K, row, k, 2), whole.address(Major::K, row + 3, k, 2), "{row} {k}");
         }
     }
 

@@ -4,6 +4,9 @@
 //! for is kept account of in [`crate::check::products`].
 
 mod multiply;
+mod warpgroup;
+
+pub(crate) use warpgroup::{Warpgroup, wake};
 
 use super::matrix::{dests, shape, sources};
 use super::modifiers;
@@ -42,16 +45,18 @@ impl Execute for Commit {
         if cx.checked() {
             cx.commit_products();
         }
+        cx.commit_group();
         Flow::Next
     }
 }
 
 impl Execute for Wait {
     fn execute(&self, cx: &mut Cx) -> Flow {
+        if !cx.groups_are_complete(self.pending) {
+            return Flow::Wait;
+        }
         if cx.checked() {
             cx.wait_for_products(self.pending);
-            // The whole warp has read the operands: after the wait each of its lanes may say so to others.
-            cx.meet(cx.active);
         }
         // The lanes wait for each other here, so that one of them can tell others that all are done with their operands.
         cx.meet(cx.active);

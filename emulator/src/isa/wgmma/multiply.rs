@@ -1,5 +1,6 @@
 //! `wgmma.mma_async`: one warp's 16 rows (ISA 9.7.15.5.2).
 
+use super::warpgroup::WARPS;
 use crate::check::Kind;
 use crate::check::products::Role;
 use crate::check::races::Access;
@@ -14,9 +15,6 @@ use crate::tensor::element::Multiplicand;
 use crate::tensor::matrix8x8::Row;
 use crate::tensor::mma::{Addend, Mma};
 use crate::tensor::wgmma::Tile;
-
-/// Warps of a warpgroup.
-const WARPS: usize = 4;
 
 /// The operands.
 pub(super) struct Multiply {
