@@ -100,16 +100,15 @@ impl Shadows {
         let mut instructions = Vec::new();
         flatten(body, &mut instructions);
         let mut reached = written;
-        while reach == Reach::Arithmetic {
+        let mut grows = reach == Reach::Arithmetic;
+        while grows {
             let before = reached.len();
             for instruction in instructions.iter().filter(|i| is_arithmetic(&i.opcode)) {
                 if reads(instruction).iter().any(|name| reached.contains(name)) {
                     reached.extend(instruction.operands.first().map(names).unwrap_or_default());
                 }
             }
-            if reached.len() == before {
-                break;
-            }
+            grows = reached.len() > before;
         }
         reached.remove("_");
         let types = reached.iter().map(|&name| Some((name.to_owned(), declared(body, name)?))).collect::<Option<_>>()?;

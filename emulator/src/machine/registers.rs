@@ -267,8 +267,8 @@ impl Registers {
     /// Gives a register of the current frame a value for `lanes`, defined from now on.
     pub(crate) fn define<T: Lane>(&mut self, register: Reg<T>, lanes: Mask, value: impl Fn(usize) -> T) {
         let slots = self.get_mut(register);
-        for lane in 0..WARP {
-            slots[lane] = if lanes >> lane & 1 == 1 { value(lane) } else { slots[lane] };
+        for (lane, slot) in slots.iter_mut().enumerate() {
+            *slot = if lanes >> lane & 1 == 1 { value(lane) } else { *slot };
         }
         self.set_undefined(register.id, lanes, 0);
     }
