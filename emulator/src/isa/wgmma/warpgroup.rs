@@ -48,9 +48,9 @@ impl Warpgroup {
 pub(crate) fn wake(block: &mut Block) {
     let warps = block.alive.chunks(WARPS).zip(block.woken.chunks_mut(WARPS));
     for (group, (alive, woken)) in block.warpgroups.iter_mut().zip(warps) {
-        for index in 0..woken.len() {
+        for (index, woken) in woken.iter_mut().enumerate() {
             if group.warps[index].waiting != 0 && group.has_committed(group.warps[index].complete, alive) {
-                woken[index] |= std::mem::take(&mut group.warps[index].waiting);
+                *woken |= std::mem::take(&mut group.warps[index].waiting);
             }
         }
     }
