@@ -2,7 +2,10 @@
 //! executes it.
 
 mod lower;
+mod lowering;
+mod operands;
 mod scope;
+mod shared_layout;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +15,9 @@ use crate::machine::registers::{Bank, Mask, Pred, Reg};
 use crate::ptx::ast;
 use crate::{Error, Result};
 
-pub(crate) use lower::{Decoded, Lowering, Symbol};
+pub(crate) use lower::Decoded;
+pub(crate) use lowering::Lowering;
+pub(crate) use scope::Symbol;
 
 /// A PTX module, parsed and decoded; immutable, shared by any number of launches.
 pub struct Program {
