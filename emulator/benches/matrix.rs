@@ -20,7 +20,7 @@ fn kernel(step: &str) -> String {
         ".version 9.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .u32 steps)\n{{\n\
          .reg .b32 %tile, %steps, %row, %lane, %a<8>, %b<8>, %d<128>;\n.reg .b64 %x, %y;\n.reg .pred %p;\n\
          .shared .align 1024 .b8 tile[40960];\nld.param.u32 %steps, [steps];\nmov.u32 %tile, tile;\nmov.u32 %lane, %tid.x;\n\
-         mad.lo.u32 %row, %lane, 16, %tile;\n{}{}bar.sync 0;\nmov.b64 %x, {};\nmov.b64 %y, {};\n\
+         mad.lo.u32 %row, %lane, 16, %tile;\n{}{}fence.proxy.async.shared::cta;\nbar.sync 0;\nmov.b64 %x, {};\nmov.b64 %y, {};\n\
          loop:\n{step}sub.u32 %steps, %steps, 1;\nsetp.ne.u32 %p, %steps, 0;\n@%p bra loop;\nret;\n}}\n",
         lines(20, |i| format!("st.shared.v4.b32 [%row+{}], {{0, 0, 0, 0}};", 2048 * i)),
         lines(128, |i| format!("mov.b32 %d{i}, 0;")),
