@@ -28,3 +28,8 @@ pub use error::{Error, Result};
 pub use machine::launch::{Launch, Order, Report};
 pub use machine::trace::{Followed, Trace};
 pub use program::{Kernel, Parameter, Program};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
