@@ -19,6 +19,8 @@ pub struct Entry {
     pub shape: Shape,
     /// Its first element in the flat buffer.
     pub offset: usize,
+    /// Whether it has a gradient. What a model only carries along (a router's correction) has none.
+    pub trainable: bool,
 }
 
 impl Entry {
@@ -56,16 +58,25 @@ impl Param {
 #[derive(Debug, Default, Clone)]
 pub struct Layout {
     entries: Vec<Entry>,
-    fused: Vec<Entry>,
+    aliases: Vec<Entry>,
     len: usize,
 }
 
 impl Layout {
     /// Adds one parameter.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Param {
-        let (shape, offset) = (shape.into(), self.len);
+        self.push(name.into(), shape.into(), true)
+    }
+
+    /// Adds values that are saved and loaded with the parameters, and that no gradient reaches.
+    pub fn add_buffer(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Param {
+        self.push(name.into(), shape.into(), false)
+    }
+
+    fn push(&mut self, name: String, shape: Shape, trainable: bool) -> Param {
+        let offset = self.len;
         self.len += shape.elements();
-        self.entries.push(Entry { name: name.into(), shape: shape.clone(), offset });
+        self.entries.push(Entry { name, shape: shape.clone(), offset, trainable });
         Param { offset, shape }
     }
 
@@ -80,22 +91,18 @@ impl Layout {
         Param { offset, shape: [rows, cols].into() }
     }
 
-    /// Gives neighbours that were added a public name together: some files hold them as one tensor.
-    pub(crate) fn name_fused(&mut self, name: impl Into<String>, param: &Param) {
-        self.fused.push(Entry { name: name.into(), shape: param.shape.clone(), offset: param.offset });
+    /// Gives a parameter, or neighbours together, another name under which some files hold them as one tensor.
+    pub(crate) fn add_alias(&mut self, name: impl Into<String>, param: &Param) {
+        self.aliases.push(Entry { name: name.into(), shape: param.shape.clone(), offset: param.offset, trainable: true });
     }
 
-    /// The names of neighbours together. Their elements are among those of [`Layout::entries`].
-    pub fn fused(&self) -> &[Entry] {
-        &self.fused
-    }
-
-    /// The parameters as a file holds them: neighbours together where `contains` has their common name, else one by one.
+    /// The parameters as a file holds them: under another name, neighbours together, where `contains` has that name, else one by
+    /// one under their own.
     pub fn as_stored(&self, contains: impl Fn(&str) -> bool) -> Vec<&Entry> {
-        let fused: Vec<_> = self.fused.iter().filter(|entry| contains(&entry.name)).collect();
-        let covered = |entry: &Entry| fused.iter().any(|fused| fused.range().contains(&entry.offset));
+        let aliases: Vec<_> = self.aliases.iter().filter(|entry| contains(&entry.name)).collect();
+        let covered = |entry: &Entry| aliases.iter().any(|alias| alias.range().contains(&entry.offset));
         let mut stored: Vec<_> = self.entries.iter().filter(|entry| !covered(entry)).collect();
-        stored.extend(&fused);
+        stored.extend(&aliases);
         stored.sort_by_key(|entry| entry.offset);
         stored
     }
@@ -251,7 +258,7 @@ impl Gradients {
 
     /// An error that names a parameter that no backward pass has reached since the last [`Gradients::clear`].
     pub fn expect_all_reached(&self) -> Result<()> {
-        match self.entries.iter().zip(&self.reached).find(|(_, reached)| !**reached) {
+        match self.entries.iter().zip(&self.reached).find(|(entry, reached)| entry.trainable && !**reached) {
             Some((entry, _)) => Err(Error::Internal(format!("no gradient reached the parameter {}", entry.name))),
             None => Ok(()),
         }
@@ -272,7 +279,7 @@ mod tests {
         layout.add("first", [2]);
         let pair = layout.add_fused(&[("a".into(), 1), ("b".into(), 2)], 4);
         layout.add("last", [2]);
-        layout.name_fused("ab", &pair);
+        layout.add_alias("ab", &pair);
         let stored = |fused: bool| layout.as_stored(|_| fused).iter().map(|e| (e.name.clone(), e.range())).collect::<Vec<_>>();
         assert_eq!(stored(false), [("first".into(), 0..2), ("a".into(), 2..6), ("b".into(), 6..14), ("last".into(), 14..16)]);
         assert_eq!(stored(true), [("first".into(), 0..2), ("ab".into(), 2..14), ("last".into(), 14..16)]);

@@ -7,8 +7,8 @@ mod common;
 
 use common::Watcher;
 use ferromind::data::Batch;
-use ferromind::model::{Init, Model, ModelConfig, MoeConfig};
-use ferromind::ops::moe::AuxLoss;
+use ferromind::model::{AttentionConfig, GqaConfig, Init, Model, ModelConfig, MoeConfig};
+use ferromind::ops::moe::{AuxLoss, RouterConfig};
 use ferromind::rng::Philox;
 use ferromind::tape::Checks;
 use ferromind::train::corpus::Corpus;
@@ -24,8 +24,7 @@ const ROUNDING: f64 = 1e-5;
 fn dense() -> ModelConfig {
     ModelConfig {
         num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
+        attention: AttentionConfig::Gqa(GqaConfig { num_key_value_heads: 2, head_dim: 8, qk_norm: false }),
         intermediate_size: 40,
         max_position_embeddings: 64,
         ..ModelConfig::minimind2(32, 2, VOCAB)
@@ -34,7 +33,11 @@ fn dense() -> ModelConfig {
 
 fn experts(aux_loss: AuxLoss) -> ModelConfig {
     let config = dense().with_experts();
-    let moe = config.moe.clone().map(|moe| MoeConfig { aux_loss, intermediate_size: 24, ..moe });
+    let moe = config.moe.clone().map(|moe| MoeConfig {
+        router: RouterConfig { aux_loss, ..moe.router },
+        intermediate_size: 24,
+        ..moe
+    });
     ModelConfig { moe, ..config }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ferromind::data::Batch;
-use ferromind::model::{Dropout, Forward, Init, Loss, Model, ModelConfig, MoeConfig};
-use ferromind::ops::moe::{AuxLoss, WeightRule};
+use ferromind::model::{AttentionConfig, Dropout, Forward, GqaConfig, Init, Loss, Model, ModelConfig, MoeConfig};
+use ferromind::ops::moe::{AuxLoss, RouterConfig, WeightRule};
 use ferromind::params::Gradients;
 use ferromind::rng::Philox;
 use ferromind::tape::Tape;
@@ -19,8 +19,11 @@ fn tiny(config: ModelConfig) -> ModelConfig {
     ModelConfig {
         hidden_size: 12,
         num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 6,
+        attention: AttentionConfig::Gqa(GqaConfig {
+            num_key_value_heads: 1,
+            head_dim: 6,
+            qk_norm: config.gqa().is_some_and(|gqa| gqa.qk_norm),
+        }),
         intermediate_size: 7,
         max_position_embeddings: 16,
         ..config
@@ -40,11 +43,10 @@ fn minimind3() -> ModelConfig {
 fn with_experts(config: ModelConfig, top_k: usize, shared: usize, weight_rule: WeightRule, aux_loss: AuxLoss) -> ModelConfig {
     let moe = MoeConfig {
         num_experts: 3,
-        num_experts_per_tok: top_k,
         num_shared_experts: shared,
         intermediate_size: 5,
-        weight_rule,
-        aux_loss,
+        router: RouterConfig { top_k, weights: weight_rule, aux_loss },
+        dense_layers: Vec::new(),
     };
     ModelConfig { moe: Some(moe), ..config }
 }

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::{Family, ModelConfig, MoeConfig};
+use crate::model::{AttentionConfig, Family, GqaConfig, ModelConfig, MoeConfig};
 use crate::ops::gated::Activation;
-use crate::ops::moe::{AuxLoss, WeightRule};
+use crate::ops::moe::{AuxLoss, RouterConfig, WeightRule};
 use crate::ops::rope::RopeScaling;
 use crate::{Error, Result};
 
@@ -84,8 +84,8 @@ impl Fields<'_> {
         let model_type = self.required("model_type", self.text("model_type")?)?;
         let (family, own_form) = match model_type {
             "minimind" => (self.generation(tensors), true),
-            "llama" => (Family::MiniMind2, false),
-            "qwen3" | "qwen3_moe" => (Family::MiniMind3, false),
+            "llama" => (Family::Llama, false),
+            "qwen3" | "qwen3_moe" => (Family::Qwen3, false),
             other => {
                 let known = "minimind, llama, qwen3, qwen3_moe";
                 return Err(self.error(format!("models of the type `{other}` are not supported; supported are {known}")));
@@ -94,17 +94,20 @@ impl Fields<'_> {
         self.refuse_unsupported()?;
         // MiniMind publishes a default for every size; the library's are those of models of billions of parameters.
         let size = |name: &str, minimind: usize| self.required(name, self.usize(name)?.or(own_form.then_some(minimind)));
-        let hidden_size = size("hidden_size", if family == Family::MiniMind2 { 512 } else { 768 })?;
+        let hidden_size = size("hidden_size", if family == Family::Llama { 512 } else { 768 })?;
         let heads = size("num_attention_heads", 8)?;
-        let base = defaults(model_type, family, hidden_size, heads);
+        let (base, gqa) = defaults(model_type, family, hidden_size, heads);
         let mut config = ModelConfig {
             num_hidden_layers: size("num_hidden_layers", 8)?,
             num_attention_heads: heads,
-            num_key_value_heads: match self.fields.get("num_key_value_heads") {
-                Some(Value::Null) => heads,
-                _ => self.usize("num_key_value_heads")?.unwrap_or(base.num_key_value_heads),
-            },
-            head_dim: self.head_dim(hidden_size, heads, base.head_dim)?,
+            attention: AttentionConfig::Gqa(GqaConfig {
+                num_key_value_heads: match self.fields.get("num_key_value_heads") {
+                    Some(Value::Null) => heads,
+                    _ => self.usize("num_key_value_heads")?.unwrap_or(gqa.num_key_value_heads),
+                },
+                head_dim: self.head_dim(hidden_size, heads, gqa.head_dim)?,
+                qk_norm: gqa.qk_norm,
+            }),
             intermediate_size: self.usize("intermediate_size")?.unwrap_or(base.intermediate_size),
             vocab_size: size("vocab_size", 6400)?,
             max_position_embeddings: self.usize("max_position_embeddings")?.unwrap_or(base.max_position_embeddings),
@@ -124,8 +127,8 @@ impl Fields<'_> {
         };
         config.moe = match (family, own_form) {
             (_, true) if !self.bool("use_moe")?.unwrap_or(false) => None,
-            (Family::MiniMind2, true) => Some(self.minimind2_experts(config.intermediate_size)?),
-            (Family::MiniMind3, _) if own_form || model_type == "qwen3_moe" => Some(self.qwen3_experts(config.intermediate_size)?),
+            (Family::Llama, true) => Some(self.minimind2_experts(config.intermediate_size)?),
+            (Family::Qwen3, _) if own_form || model_type == "qwen3_moe" => Some(self.qwen3_experts(config.intermediate_size)?),
             _ => None,
         };
         Ok(config)
@@ -149,7 +152,7 @@ impl Fields<'_> {
             false => tensors.iter().any(|name| name.ends_with("self_attn.q_norm.weight")),
             true => self.get("n_routed_experts").is_none() && self.get("num_experts").is_some(),
         };
-        if third { Family::MiniMind3 } else { Family::MiniMind2 }
+        if third { Family::Qwen3 } else { Family::Llama }
     }
 
     fn refuse_unsupported(&self) -> Result<()> {
@@ -182,14 +185,17 @@ impl Fields<'_> {
             if self.bool("norm_topk_prob")?.unwrap_or(true) { WeightRule::NormalisedIfSeveral } else { WeightRule::Softmax };
         Ok(MoeConfig {
             num_experts: self.usize("n_routed_experts")?.unwrap_or(4),
-            num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(2),
             num_shared_experts: self.usize("n_shared_experts")?.unwrap_or(1),
             intermediate_size,
-            weight_rule,
-            aux_loss: match self.bool("seq_aux")?.unwrap_or(true) {
-                true => AuxLoss::Sequence { alpha },
-                false => AuxLoss::Token { alpha },
+            router: RouterConfig {
+                top_k: self.usize("num_experts_per_tok")?.unwrap_or(2),
+                weights: weight_rule,
+                aux_loss: match self.bool("seq_aux")?.unwrap_or(true) {
+                    true => AuxLoss::Sequence { alpha },
+                    false => AuxLoss::Token { alpha },
+                },
             },
+            dense_layers: Vec::new(),
         })
     }
 
@@ -201,28 +207,34 @@ impl Fields<'_> {
         let experts = self.usize("num_experts")?.or(self.usize("num_local_experts")?);
         Ok(MoeConfig {
             num_experts: experts.unwrap_or(or(4, 128)),
-            num_experts_per_tok: self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
             num_shared_experts: 0,
             intermediate_size: self.usize("moe_intermediate_size")?.unwrap_or(or(intermediate_size, 768)),
-            weight_rule: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
-            aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
+            router: RouterConfig {
+                top_k: self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
+                weights: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
+                aux_loss: AuxLoss::Switch {
+                    coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }),
+                },
+            },
+            dense_layers: Vec::new(),
         })
     }
 }
 
 /// What a model of a type is where its file leaves fields out; a `head_dim` of 0 stands for `hidden_size / heads`.
-fn defaults(model_type: &str, family: Family, hidden_size: usize, heads: usize) -> ModelConfig {
+fn defaults(model_type: &str, family: Family, hidden_size: usize, heads: usize) -> (ModelConfig, GqaConfig) {
     let own = match family {
-        Family::MiniMind2 => ModelConfig::minimind2(hidden_size, 1, 1),
-        Family::MiniMind3 => ModelConfig::minimind3(hidden_size, 1, 1),
+        Family::Qwen3 => ModelConfig::minimind3(hidden_size, 1, 1),
+        _ => ModelConfig::minimind2(hidden_size, 1, 1),
     };
-    let own = ModelConfig { head_dim: 0, ..own };
+    let qk_norm = family == Family::Qwen3;
+    let gqa = |num_key_value_heads, head_dim| GqaConfig { num_key_value_heads, head_dim, qk_norm };
     let public = ModelConfig { rope_theta: 1e4, rms_norm_eps: 1e-6, ..own.clone() };
     match model_type {
-        "llama" => ModelConfig { num_key_value_heads: heads, max_position_embeddings: 2048, ..public },
-        "qwen3" => ModelConfig { num_key_value_heads: 32, head_dim: 128, ..public },
-        "qwen3_moe" => ModelConfig { num_key_value_heads: 4, ..public },
-        _ => own,
+        "llama" => (ModelConfig { max_position_embeddings: 2048, ..public }, gqa(heads, 0)),
+        "qwen3" => (public, gqa(32, 128)),
+        "qwen3_moe" => (public, gqa(4, 0)),
+        _ => (own, gqa(if qk_norm { 4 } else { 2 }, 0)),
     }
 }
 
@@ -234,8 +246,8 @@ pub fn config_to_json(config: &ModelConfig) -> Value {
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
+        "num_key_value_heads": config.gqa().map(|gqa| gqa.num_key_value_heads),
+        "head_dim": config.gqa().map(|gqa| gqa.head_dim),
         "hidden_act": config.hidden_act.name(),
         "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.rms_norm_eps,
@@ -252,9 +264,9 @@ pub fn config_to_json(config: &ModelConfig) -> Value {
     });
     let public = config.rope_scaling == RopeScaling::Default;
     let (model_type, class) = match (config.family, &config.moe) {
-        (Family::MiniMind2, None) if public => ("llama", "LlamaForCausalLM"),
-        (Family::MiniMind3, None) if public => ("qwen3", "Qwen3ForCausalLM"),
-        (Family::MiniMind3, Some(_)) if public => ("qwen3_moe", "Qwen3MoeForCausalLM"),
+        (Family::Llama, None) if public => ("llama", "LlamaForCausalLM"),
+        (Family::Qwen3, None) if public => ("qwen3", "Qwen3ForCausalLM"),
+        (Family::Qwen3, Some(_)) if public => ("qwen3_moe", "Qwen3MoeForCausalLM"),
         _ => ("minimind", "MiniMindForCausalLM"),
     };
     json["model_type"] = model_type.into();
@@ -273,25 +285,25 @@ pub fn config_to_json(config: &ModelConfig) -> Value {
 }
 
 fn experts_to_json(json: &mut Value, family: Family, moe: &MoeConfig) {
-    let normalised = match moe.weight_rule {
+    let normalised = match moe.router.weights {
         WeightRule::Normalised => true,
-        WeightRule::NormalisedIfSeveral => moe.num_experts_per_tok > 1 || family == Family::MiniMind2,
+        WeightRule::NormalisedIfSeveral => moe.router.top_k > 1 || family == Family::Llama,
         WeightRule::Softmax => false,
     };
     json["norm_topk_prob"] = normalised.into();
-    json["num_experts_per_tok"] = moe.num_experts_per_tok.into();
+    json["num_experts_per_tok"] = moe.router.top_k.into();
     match family {
-        Family::MiniMind2 => {
+        _ => {
             json["n_routed_experts"] = moe.num_experts.into();
             json["n_shared_experts"] = moe.num_shared_experts.into();
             json["scoring_func"] = "softmax".into();
-            json["seq_aux"] = (!matches!(moe.aux_loss, AuxLoss::Token { .. })).into();
-            json["aux_loss_alpha"] = moe.aux_loss.factor().into();
+            json["seq_aux"] = (!matches!(moe.router.aux_loss, AuxLoss::Token { .. })).into();
+            json["aux_loss_alpha"] = moe.router.aux_loss.factor().into();
         }
-        Family::MiniMind3 => {
+        Family::Qwen3 => {
             json["num_experts"] = moe.num_experts.into();
             json["moe_intermediate_size"] = moe.intermediate_size.into();
-            json["router_aux_loss_coef"] = moe.aux_loss.factor().into();
+            json["router_aux_loss_coef"] = moe.router.aux_loss.factor().into();
             json["decoder_sparse_step"] = 1.into();
             json["mlp_only_layers"] = json!([]);
         }

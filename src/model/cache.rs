@@ -1,33 +1,37 @@
-//! The keys and values of a sequence so far, so that each new token is computed alone.
+//! What is kept of a sequence so far, so that each new token is computed alone.
 
 use crate::cpu::gemm::MatRef;
-use crate::ops::attention::{Attention, attend_cached};
 use crate::ops::linear::as_matrix;
 use crate::tensor::{Recycled, Tensor};
 use crate::{Error, Result};
 
-/// Keys and values of one sequence, of each layer, in f32.
+/// What attention needs of the tokens of one sequence, of each layer, in f32.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<LayerCache>,
 }
 
-/// Those of one layer, in the order of the tokens.
+/// That of one layer, in the order of the tokens.
 #[derive(Debug)]
 pub(super) struct LayerCache {
-    /// `[capacity, kv_heads·D]`, rotated already.
-    keys: Recycled<f32>,
-    /// `[capacity, kv_heads·Dv]`.
-    values: Recycled<f32>,
+    /// Rotated keys and values, or the latents and their rotated keys.
+    rows: [Rows; 2],
     capacity: usize,
     len: usize,
 }
 
+/// `[capacity, width]`.
+#[derive(Debug)]
+struct Rows {
+    values: Recycled<f32>,
+    width: usize,
+}
+
 impl Cache {
-    /// An empty one for up to `capacity` tokens, whose keys and values have these widths.
-    pub(super) fn new(layers: usize, capacity: usize, [k, v]: [usize; 2]) -> Self {
-        let layer = |_| LayerCache { keys: Recycled::zeros(capacity * k), values: Recycled::zeros(capacity * v), capacity, len: 0 };
-        Self { layers: (0..layers).map(layer).collect() }
+    /// An empty one for up to `capacity` tokens, of which these many values are kept in two arrays.
+    pub(super) fn new(layers: usize, capacity: usize, widths: [usize; 2]) -> Self {
+        let rows = || widths.map(|width| Rows { values: Recycled::zeros(capacity * width), width });
+        Self { layers: (0..layers).map(|_| LayerCache { rows: rows(), capacity, len: 0 }).collect() }
     }
 
     /// Tokens in it.
@@ -51,28 +55,27 @@ impl LayerCache {
         self.len
     }
 
-    /// Adds the keys and values of new tokens, and lets their queries attend to all so far: `q` `[.., T, heads·D]` → its shape
-    /// with the values' widths.
-    pub fn attend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor, settings: &Attention) -> Result<Tensor> {
-        let len = self.len + q.shape().rows();
+    /// Adds what is kept of new tokens, `[.., T, width]` each.
+    pub fn append(&mut self, new: [&Tensor; 2]) -> Result<()> {
+        let len = self.len + new[0].shape().rows();
         if len > self.capacity {
             return Err(Error::Internal(format!("{len} tokens in a cache for {}", self.capacity)));
         }
-        for (new, all) in [(k, &mut self.keys), (v, &mut self.values)] {
-            let (new, cols) = (as_matrix::<f32>(new)?, new.shape().cols());
-            for (r, row) in all[self.len * cols..len * cols].chunks_exact_mut(cols).enumerate() {
-                row.copy_from_slice(&new.data[r * new.row_stride..][..cols]);
+        for (new, Rows { values, width }) in new.into_iter().zip(&mut self.rows) {
+            let new = as_matrix::<f32>(new)?;
+            for (r, row) in values[self.len * *width..len * *width].chunks_exact_mut(*width).enumerate() {
+                row.copy_from_slice(&new.data[r * new.row_stride..][..*width]);
             }
         }
         self.len = len;
-        let (k_cols, v_cols) = (k.shape().cols(), v.shape().cols());
-        let keys = MatRef::new(&self.keys[..len * k_cols], len, k_cols);
-        let values = MatRef::new(&self.values[..len * v_cols], len, v_cols);
-        let heads = [settings.heads, settings.kv_heads];
-        let queries = as_matrix::<f32>(q)?;
-        let cols = v_cols / settings.kv_heads * settings.heads;
-        let mut o = Recycled::stale(q.shape().rows() * cols);
-        attend_cached(queries, keys, values, heads, settings.scale, &mut o)?;
-        Tensor::from_buffer(q.shape().with_cols(cols), crate::tensor::Buffer::F32(o))
+        Ok(())
+    }
+
+    /// Both arrays as they are so far, `[len, width]`.
+    pub fn rows(&self) -> [MatRef<'_, f32>; 2] {
+        [0, 1].map(|i| {
+            let Rows { values, width } = &self.rows[i];
+            MatRef::new(&values[..self.len * width], self.len, *width)
+        })
     }
 }

@@ -4,19 +4,17 @@
 
 use std::sync::Arc;
 
-use super::cache::{Cache, LayerCache};
+use super::cache::Cache;
 use super::config::ModelConfig;
-use super::weights::{Experts, FeedForward, Init, Layer, Mlp, Weights, initialise};
-use crate::ops::attention::{Attention, attention};
+use super::weights::{Experts, FeedForward, Init, Mlp, Weights, initialise};
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::dropout::{DropoutMask, dropout};
 use crate::ops::embedding::embedding;
 use crate::ops::gated::gated;
 use crate::ops::linear::linear;
-use crate::ops::moe::{self, Routed, RouterConfig, Routing, moe};
+use crate::ops::moe::{self, Routed, Routing, moe};
 use crate::ops::rmsnorm::{add_rmsnorm, rmsnorm};
-use crate::ops::rope::{Frequencies, Positions, RopeLayout, RopeTable, rope};
-use crate::ops::split::split;
+use crate::ops::rope::{Frequencies, RopeTable};
 use crate::ops::{add::add, weighted_sum::weighted_sum};
 use crate::params::{Layout, Params};
 use crate::rng::Philox;
@@ -69,7 +67,7 @@ pub struct Dropout {
 const SITES_PER_LAYER: u64 = 3;
 
 impl Dropout {
-    fn mask(&self, p: f64, site: u64) -> DropoutMask {
+    pub(super) fn mask(&self, p: f64, site: u64) -> DropoutMask {
         DropoutMask { p, philox: self.philox.stream(site), sample_ids: self.sample_ids.clone() }
     }
 }
@@ -105,7 +103,7 @@ impl Model {
             return Err(Error::Internal("parameters of another layout than the model's".into()));
         }
         let frequencies =
-            Frequencies::new(config.head_dim, config.rope_theta, config.max_position_embeddings, config.rope_scaling)?;
+            Frequencies::new(config.rotary_dim(), config.rope_theta, config.max_position_embeddings, config.rope_scaling)?;
         let rope = RopeTable::new(frequencies, config.max_position_embeddings);
         Ok(Self { config, weights, params, rope })
     }
@@ -144,6 +142,11 @@ impl Model {
         &self.params
     }
 
+    /// Its rotary angles.
+    pub(super) fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
     /// Its parameters, to write.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
@@ -151,8 +154,7 @@ impl Model {
 
     /// An empty cache for a sequence of up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Cache {
-        let [_, k, v] = self.config.qkv_widths();
-        Cache::new(self.config.num_hidden_layers, capacity, [k, v])
+        Cache::new(self.config.num_hidden_layers, capacity, self.config.cache_widths())
     }
 
     /// All blocks and the final norm.
@@ -216,7 +218,7 @@ impl Model {
         for (l, layer) in self.weights.layers.iter().enumerate() {
             let site = SITES_PER_LAYER * l as u64 + 1;
             tape.enter(format!("model.layers.{l}.self_attn"));
-            let attended = self.attention(tape, layer, &y, forward, site, cache.as_mut().map(|cache| cache.layer(l)))?;
+            let attended = self.attention(tape, &layer.attention, &y, forward, site, cache.as_mut().map(|cache| cache.layer(l)))?;
             let attended = self.drop(tape, attended, forward, site + 1)?;
             let norm = tape.param(&self.params, &layer.post_attention_norm);
             (h, y) = add_rmsnorm(tape, &h, &attended, &norm, eps)?;
@@ -245,42 +247,6 @@ impl Model {
         }
     }
 
-    /// `x` `[B, T, H]` → `[B, T, H]`.
-    fn attention(
-        &self,
-        tape: &mut Tape,
-        layer: &Layer,
-        x: &Var,
-        forward: &Forward,
-        site: u64,
-        cache: Option<&mut LayerCache>,
-    ) -> Result<Var> {
-        let config = &self.config;
-        let qkv = linear(tape, x, &tape.param(&self.params, &layer.qkv))?;
-        let [mut q, mut k, v] = split(tape, &qkv, config.qkv_widths())?;
-        if let Some([q_norm, k_norm]) = &layer.qk_norm {
-            q = rmsnorm(tape, &q, &tape.param(&self.params, q_norm), config.rms_norm_eps)?;
-            k = rmsnorm(tape, &k, &tape.param(&self.params, k_norm), config.rms_norm_eps)?;
-        }
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let positions = Positions::Consecutive { start, seq_len: forward.seq_len };
-        q = rope(tape, &q, &self.rope, positions.clone(), RopeLayout::Halves)?;
-        k = rope(tape, &k, &self.rope, positions, RopeLayout::Halves)?;
-        let mut settings =
-            Attention::new(forward.rows, forward.seq_len, config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let o = match cache {
-            Some(cache) => cache.attend(q.value(), k.value(), v.value(), &settings)?.into(),
-            None => {
-                settings.document_starts = forward.document_starts.clone();
-                settings.attention_mask = forward.attention_mask.clone();
-                let random = forward.dropout.as_ref().filter(|_| config.dropout > 0.0);
-                settings.dropout = random.map(|random| random.mask(config.dropout, site));
-                attention(tape, &q, &k, &v, settings)?
-            }
-        };
-        linear(tape, &o, &tape.param(&self.params, &layer.o))
-    }
-
     /// `down(act(gate(x)) ⊙ up(x))`.
     fn mlp(&self, tape: &mut Tape, mlp: &Mlp, x: &Var) -> Result<Var> {
         let gate_up = linear(tape, x, &tape.param(&self.params, &mlp.gate_up))?;
@@ -291,13 +257,12 @@ impl Model {
     /// `Σ_k w_k · expert_{e_k}(x) + Σ shared(x)`, and how the tokens were routed.
     fn experts(&self, tape: &mut Tape, experts: &Experts, x: &Var) -> Result<(Var, Routed)> {
         let Some(config) = &self.config.moe else { return Err(Error::Internal("experts without a configuration".into())) };
-        let settings = RouterConfig { top_k: config.num_experts_per_tok, weights: config.weight_rule, aux_loss: config.aux_loss };
         let weights = moe::Experts {
             router: tape.param(&self.params, &experts.router),
             gate_up: tape.param(&self.params, &experts.gate_up),
             down: tape.param(&self.params, &experts.down),
         };
-        let (mut y, routed) = moe(tape, x, &weights, self.config.hidden_act, &settings)?;
+        let (mut y, routed) = moe(tape, x, &weights, self.config.hidden_act, &config.router)?;
         for shared in &experts.shared {
             let fed = self.mlp(tape, shared, x)?;
             y = add(tape, &y, &fed)?;

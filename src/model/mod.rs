@@ -1,11 +1,12 @@
 //! Language models as plain functions over the operations.
 
+mod attention;
 mod cache;
 mod config;
 mod decoder;
 mod weights;
 
 pub use cache::Cache;
-pub use config::{Family, ModelConfig, MoeConfig, Preset};
+pub use config::{AttentionConfig, Family, GqaConfig, MlaConfig, ModelConfig, MoeConfig, Preset, RotaryKey};
 pub use decoder::{Dropout, Forward, Loss, Model, Output};
 pub use weights::Init;

@@ -64,7 +64,7 @@ fn expect_shape(options: &Options, has: &ModelConfig) -> Result<()> {
         ("hidden-size", options.hidden_size, has.hidden_size),
         ("num-hidden-layers", options.num_hidden_layers, has.num_hidden_layers),
         ("num-attention-heads", options.num_attention_heads, has.num_attention_heads),
-        ("num-key-value-heads", options.num_key_value_heads, has.num_key_value_heads),
+        ("num-key-value-heads", options.num_key_value_heads, has.gqa().map_or(0, |gqa| gqa.num_key_value_heads)),
         ("intermediate-size", options.intermediate_size, experts.map_or(has.intermediate_size, |moe| moe.intermediate_size)),
         ("use-moe", options.use_moe.map(usize::from), usize::from(experts.is_some())),
     ];

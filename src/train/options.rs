@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::schedule::{Decay, LearningRate, Schedule};
-use crate::model::{Family, Init, ModelConfig, MoeConfig, Preset};
+use crate::model::{AttentionConfig, Family, Init, ModelConfig, MoeConfig, Preset};
 use crate::ops::adamw::AdamW;
-use crate::ops::moe::WeightRule;
+use crate::ops::moe::{RouterConfig, WeightRule};
 use crate::{Error, Result};
 
 /// Which parameters weight decay applies to.
@@ -309,23 +309,35 @@ impl Options {
                 return Err(Error::config(format!("hidden-size is {hidden_size}; it must be at most {WIDEST}")));
             }
             let layers = config.num_hidden_layers;
-            let moe = config.moe.is_some();
-            let heads = [config.num_attention_heads, config.num_key_value_heads];
-            config = match config.family {
-                Family::MiniMind2 => ModelConfig::minimind2(hidden_size, layers, vocab_size),
-                Family::MiniMind3 => ModelConfig::minimind3(hidden_size, layers, vocab_size),
+            let preset = config;
+            config = match preset.family {
+                Family::Llama | Family::Mixtral => ModelConfig::minimind2(hidden_size, layers, vocab_size),
+                Family::Qwen3 => ModelConfig::minimind3(hidden_size, layers, vocab_size),
+                Family::DeepSeekV3 => ModelConfig::deepseek_v3(hidden_size, layers, vocab_size),
+                Family::NotesMla => ModelConfig::notes_mla(hidden_size, layers, vocab_size),
             };
-            [config.num_attention_heads, config.num_key_value_heads] = heads;
-            config = if moe { config.with_experts() } else { config };
+            config.num_attention_heads = preset.num_attention_heads;
+            if let (AttentionConfig::Gqa(gqa), Some(has)) = (&mut config.attention, preset.gqa()) {
+                gqa.num_key_value_heads = has.num_key_value_heads;
+            }
+            config = if preset.moe.is_some() { config.with_experts() } else { config };
         }
         config.num_hidden_layers = self.num_hidden_layers.unwrap_or(config.num_hidden_layers);
         config.num_attention_heads = self.num_attention_heads.unwrap_or(config.num_attention_heads);
-        config.num_key_value_heads = self.num_key_value_heads.unwrap_or(config.num_key_value_heads);
         if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             let (heads, width) = (config.num_attention_heads, config.hidden_size);
             return Err(Error::config(format!("num-attention-heads {heads} must divide hidden-size {width}")));
         }
-        config.head_dim = config.hidden_size / config.num_attention_heads;
+        match &mut config.attention {
+            AttentionConfig::Gqa(gqa) => {
+                gqa.num_key_value_heads = self.num_key_value_heads.unwrap_or(gqa.num_key_value_heads);
+                gqa.head_dim = config.hidden_size / config.num_attention_heads;
+            }
+            AttentionConfig::Mla(_) if self.num_key_value_heads.is_some() => {
+                return Err(Error::config("num-key-value-heads is set, but latent attention (mla) has none"));
+            }
+            AttentionConfig::Mla(_) => {}
+        }
         config.intermediate_size = self.intermediate_size.unwrap_or(config.intermediate_size);
         config.dropout = self.dropout;
         config = match self.use_moe {
@@ -335,7 +347,7 @@ impl Options {
         };
         config.moe = config.moe.map(|moe| MoeConfig {
             intermediate_size: self.intermediate_size.unwrap_or(moe.intermediate_size),
-            weight_rule: self.expert_weights.unwrap_or(moe.weight_rule),
+            router: RouterConfig { weights: self.expert_weights.unwrap_or(moe.router.weights), ..moe.router },
             ..moe
         });
         config.validate()?;

@@ -197,16 +197,16 @@ fn shares(counts: &[usize]) -> Vec<f64> {
 /// 12·H·T/2 per layer (Chowdhery et al. 2022, arXiv 2204.02311, appendix B, with half the scores, as attention is causal).
 pub fn flops_per_token(config: &ModelConfig, seq_len: usize) -> f64 {
     let h = config.hidden_size as f64;
-    let [q, k, v] = config.qkv_widths().map(|width| width as f64);
+    let (attention, scores) = config.attention_work();
     let mlp = |intermediate: usize| 3.0 * h * intermediate as f64;
-    let feed_forward = match &config.moe {
+    let feed_forward = |layer: usize| match config.experts_of(layer) {
         None => mlp(config.intermediate_size),
         Some(moe) => {
-            let experts = (moe.num_experts_per_tok + moe.num_shared_experts) as f64;
+            let experts = (moe.router.top_k + moe.num_shared_experts) as f64;
             h * moe.num_experts as f64 + experts * mlp(moe.intermediate_size)
         }
     };
-    let layer = h * (2.0 * q + k + v) + feed_forward;
-    let weights = config.num_hidden_layers as f64 * layer + h * config.vocab_size as f64;
-    6.0 * weights + 6.0 * config.num_hidden_layers as f64 * q * seq_len as f64
+    let layers = config.num_hidden_layers;
+    let weights = layers as f64 * attention + (0..layers).map(feed_forward).sum::<f64>() + h * config.vocab_size as f64;
+    6.0 * weights + 6.0 * layers as f64 * scores * seq_len as f64
 }

@@ -65,8 +65,8 @@ impl Fields<'_> {
         match (kind, object) {
             ("default", _) | (_, None) if own_form && self.bool("inference_rope_scaling")? == Some(true) => {
                 match family {
-                    Family::MiniMind3 => Ok(RopeScaling::Yarn(YARN)),
-                    Family::MiniMind2 => Err(self.error(
+                    Family::Qwen3 => Ok(RopeScaling::Yarn(YARN)),
+                    _ => Err(self.error(
                         "`inference_rope_scaling` is true, but there is no `rope_scaling`, which tells MiniMind-2's two forms of YaRN apart",
                     )),
                 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use self::by_hand::{Backward, Forward, Weights, angle, backward, forward};
 use crate::data::Batch;
-use crate::model::{self, Init, Model, ModelConfig};
+use crate::model::{self, AttentionConfig, GqaConfig, Init, Model, ModelConfig};
 use crate::params::Gradients;
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -191,8 +191,7 @@ fn take_a_step(page: &mut Page, model: &mut Model, gradients: &[f64]) -> Result<
 fn tiny_model() -> Result<Model> {
     let config = ModelConfig {
         num_attention_heads: HEADS,
-        num_key_value_heads: 1,
-        head_dim: HEAD_DIM,
+        attention: AttentionConfig::Gqa(GqaConfig { num_key_value_heads: 1, head_dim: HEAD_DIM, qk_norm: false }),
         intermediate_size: INNER,
         max_position_embeddings: IDS.len(),
         rope_theta: THETA,

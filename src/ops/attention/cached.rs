@@ -124,7 +124,7 @@ fn decode<F: Float>(problem: &Problem<F>, o: &mut [F]) {
 
 vectorized! {
     /// Turns each query's row of scores, of [`row_pitch`], into `e^(s − max)`.
-    fn weigh<F: Float>(scores: &mut [F], max: &mut [F], sum: &mut [F]) {
+    pub(super) fn weigh<F: Float>(scores: &mut [F], max: &mut [F], sum: &mut [F]) {
         let pitch = scores.len() / max.len();
         for ((row, max), sum) in scores.chunks_exact_mut(pitch).zip(max).zip(sum) {
             *max = largest(row);

@@ -11,6 +11,7 @@ mod backward;
 mod cached;
 mod dropout;
 mod forward;
+mod latent;
 mod tiles;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::tensor::{Element, Float, Recycled, Tensor};
 use crate::{Error, Result, with_float};
 
 pub use cached::attend_cached;
+pub use latent::{HeadRows, LatentQueries, attend_latent};
 use tiles::{Heads, Problem};
 
 /// Sizes and masks of one attention, which is also the operation.
