@@ -7,6 +7,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;
+pub mod heads;
 pub mod linear;
 pub mod moe;
 pub mod rmsnorm;

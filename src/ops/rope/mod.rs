@@ -46,13 +46,28 @@ struct Rope {
     table: RopeTable,
     positions: Positions,
     layout: RopeLayout,
+    head_width: usize,
 }
 
 /// `x` `[.., n·D]` (rows may have gaps), n heads of the table's D columns → the same shape, without gaps.
 ///
 /// An error where the columns are no multiple of D, the positions do not fit the rows, or one is beyond the table.
 pub fn rope(tape: &mut Tape, x: &Var, table: &RopeTable, positions: Positions, layout: RopeLayout) -> Result<Var> {
-    tape.apply(Rope { table: table.clone(), positions, layout }, &[x])
+    rope_tail(tape, x, table, positions, layout, table.frequencies().head_dim())
+}
+
+/// The same for heads of `head_width` columns, of which the last D turn and the others stay (queries and keys of latent attention).
+///
+/// An error also where a head has fewer than D columns.
+pub fn rope_tail(
+    tape: &mut Tape,
+    x: &Var,
+    table: &RopeTable,
+    positions: Positions,
+    layout: RopeLayout,
+    head_width: usize,
+) -> Result<Var> {
+    tape.apply(Rope { table: table.clone(), positions, layout, head_width }, &[x])
 }
 
 impl Op for Rope {
@@ -77,8 +92,11 @@ impl Rope {
     /// Turns each row by its angles times `direction` (1 or −1).
     fn rotate(&self, x: &Tensor, direction: f64) -> Result<Tensor> {
         let (dim, cols, pitch) = (self.table.frequencies().head_dim(), x.shape().cols(), x.pitch());
-        if !cols.is_multiple_of(dim) {
-            return Err(shape_error("rope", "x", x, format!("[.., n·{dim}]")));
+        if self.head_width < dim {
+            return Err(Error::config(format!("rope: heads of {} columns cannot turn {dim}", self.head_width)));
+        }
+        if !cols.is_multiple_of(self.head_width) {
+            return Err(shape_error("rope", "x", x, format!("[.., n·{}]", self.head_width)));
         }
         let table = self.table.rows(x.dtype(), self.positions.count(x)?)?;
         let tasks = rows_per_task(cols);
@@ -91,8 +109,8 @@ impl Rope {
                         let angles = &table[self.positions.at(r) * dim..][..dim];
                         let x = &x_data[r * pitch..][..cols];
                         match self.layout {
-                            RopeLayout::Halves => rotate_halves(x, angles, F::of(direction), y),
-                            RopeLayout::Interleaved => rotate_pairs(x, angles, F::of(direction), y),
+                            RopeLayout::Halves => rotate_halves(x, self.head_width, angles, F::of(direction), y),
+                            RopeLayout::Interleaved => rotate_pairs(x, self.head_width, angles, F::of(direction), y),
                         }
                     }
                 });
@@ -134,12 +152,13 @@ impl Positions {
 }
 
 vectorized! {
-    /// Every head of one row; `angles` are D/2 cosines and D/2 sines.
-    fn rotate_halves<F: Float>(x: &[F], angles: &[F], direction: F, y: &mut [F]) {
-        let (dim, half) = (angles.len(), angles.len() / 2);
+    /// Every head of `width` columns of one row; `angles` are D/2 cosines and D/2 sines.
+    fn rotate_halves<F: Float>(x: &[F], width: usize, angles: &[F], direction: F, y: &mut [F]) {
+        let (still, half) = (width - angles.len(), angles.len() / 2);
         let (cos, sin) = angles.split_at(half);
-        for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
-            let ((a, b), (y_a, y_b)) = (x.split_at(half), y.split_at_mut(half));
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            y[..still].copy_from_slice(&x[..still]);
+            let ((a, b), (y_a, y_b)) = (x[still..].split_at(half), y[still..].split_at_mut(half));
             for i in 0..half {
                 let sin = sin[i] * direction;
                 y_a[i] = a[i] * cos[i] - b[i] * sin;
@@ -149,11 +168,13 @@ vectorized! {
     }
 
     /// The same where the columns of a pair are neighbours.
-    fn rotate_pairs<F: Float>(x: &[F], angles: &[F], direction: F, y: &mut [F]) {
-        let (dim, half) = (angles.len(), angles.len() / 2);
+    fn rotate_pairs<F: Float>(x: &[F], width: usize, angles: &[F], direction: F, y: &mut [F]) {
+        let (still, half) = (width - angles.len(), angles.len() / 2);
         let (cos, sin) = angles.split_at(half);
-        for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
-            for (((x, y), &cos), &sin) in x.chunks_exact(2).zip(y.chunks_exact_mut(2)).zip(cos).zip(sin) {
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            y[..still].copy_from_slice(&x[..still]);
+            let pairs = x[still..].chunks_exact(2).zip(y[still..].chunks_exact_mut(2));
+            for (((x, y), &cos), &sin) in pairs.zip(cos).zip(sin) {
                 let sin = sin * direction;
                 y[0] = x[0] * cos - x[1] * sin;
                 y[1] = x[1] * cos + x[0] * sin;
@@ -237,6 +258,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_the_tail_of_a_head_turns() {
+        for layout in LAYOUTS {
+            let (x, table) = (random_f32([10, 3 * 11 + 1], 1).columns(1, 33).unwrap(), table(6));
+            let positions = Positions::Consecutive { start: 4, seq_len: 5 };
+            let y = rope_tail(&mut Tape::inference(), &x.clone().into(), &table, positions, layout, 11).unwrap();
+            let mut expected = x.to_f64().unwrap();
+            for (i, head) in expected.chunks_exact_mut(11).enumerate() {
+                let tail = head[5..].to_vec();
+                reference(&tail, 4 + i / 3 % 5, table.frequencies(), layout, &mut head[5..]);
+            }
+            assert_close(y.value(), &expected, 1e-6);
+            assert_gradients(&[random([3, 10], 1)], |tape, v| {
+                rope_tail(tape, &v[0], &self::table(4), Positions::Explicit([5, 1, 9].into()), layout, 5)
+            });
+        }
+    }
+
     /// What makes it a position embedding: the product of a rotated query and key depends on their distance alone.
     #[test]
     fn products_depend_on_the_distance_alone() {
@@ -263,5 +302,11 @@ mod tests {
         assert!(apply(6, 3).unwrap_err().to_string().contains("[.., n·4]"));
         assert!(apply(8, 4).unwrap_err().to_string().contains("sequence length 4"));
         assert!(apply(8, 0).unwrap_err().to_string().contains("sequence length 0"));
+        let tail = |head_width| {
+            let (x, positions) = (random_f32([6, 12], 1).into(), Positions::Consecutive { start: 0, seq_len: 3 });
+            rope_tail(&mut Tape::inference(), &x, &table(4), positions, RopeLayout::Halves, head_width)
+        };
+        assert!(tail(5).unwrap_err().to_string().contains("`x` has shape [6, 12], expected [.., n·5]"));
+        assert_eq!(tail(3).unwrap_err().to_string(), "rope: heads of 3 columns cannot turn 4");
     }
 }
