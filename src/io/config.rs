@@ -293,19 +293,19 @@ fn experts_to_json(json: &mut Value, family: Family, moe: &MoeConfig) {
     json["norm_topk_prob"] = normalised.into();
     json["num_experts_per_tok"] = moe.router.top_k.into();
     match family {
-        _ => {
-            json["n_routed_experts"] = moe.num_experts.into();
-            json["n_shared_experts"] = moe.num_shared_experts.into();
-            json["scoring_func"] = "softmax".into();
-            json["seq_aux"] = (!matches!(moe.router.aux_loss, AuxLoss::Token { .. })).into();
-            json["aux_loss_alpha"] = moe.router.aux_loss.factor().into();
-        }
         Family::Qwen3 => {
             json["num_experts"] = moe.num_experts.into();
             json["moe_intermediate_size"] = moe.intermediate_size.into();
             json["router_aux_loss_coef"] = moe.router.aux_loss.factor().into();
             json["decoder_sparse_step"] = 1.into();
             json["mlp_only_layers"] = json!([]);
+        }
+        _ => {
+            json["n_routed_experts"] = moe.num_experts.into();
+            json["n_shared_experts"] = moe.num_shared_experts.into();
+            json["scoring_func"] = "softmax".into();
+            json["seq_aux"] = (!matches!(moe.router.aux_loss, AuxLoss::Token { .. })).into();
+            json["aux_loss_alpha"] = moe.router.aux_loss.factor().into();
         }
     }
 }

@@ -217,7 +217,7 @@ impl Options {
                 ..published
             },
             Preset::MiniMind3 | Preset::MiniMind3Moe => Self { max_seq_len: 340, ..published },
-            Preset::MiniMind2 | Preset::MiniMind2Moe => published,
+            Preset::MiniMind2 | Preset::MiniMind2Moe | Preset::Mla | Preset::MlaMoe | Preset::MlaNotes => published,
         }
     }
 
