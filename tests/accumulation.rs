@@ -33,11 +33,8 @@ fn dense() -> ModelConfig {
 
 fn experts(aux_loss: AuxLoss) -> ModelConfig {
     let config = dense().with_experts();
-    let moe = config.moe.clone().map(|moe| MoeConfig {
-        router: RouterConfig { aux_loss, ..moe.router },
-        intermediate_size: 24,
-        ..moe
-    });
+    let moe =
+        config.moe.clone().map(|moe| MoeConfig { router: RouterConfig { aux_loss, ..moe.router }, intermediate_size: 24, ..moe });
     ModelConfig { moe, ..config }
 }
 

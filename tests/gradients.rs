@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ferromind::data::Batch;
-use ferromind::model::{AttentionConfig, Dropout, Forward, GqaConfig, Init, Loss, Model, ModelConfig, MoeConfig};
+use ferromind::model::{AttentionConfig, Dropout, Forward, GqaConfig, Init, Loss, MlaConfig, Model, ModelConfig, MoeConfig};
 use ferromind::ops::moe::{AuxLoss, RouterConfig, WeightRule};
 use ferromind::params::Gradients;
 use ferromind::rng::Philox;
@@ -172,6 +172,39 @@ fn minimind3_dense() {
 fn minimind3_experts_as_in_switch() {
     assert_gradients(with_experts(minimind3(), 1, 0, WeightRule::Normalised, AuxLoss::Switch { coef: 0.3 }), 21);
     assert_gradients(with_experts(minimind3(), 1, 0, WeightRule::Softmax, AuxLoss::Switch { coef: 0.3 }), 58);
+}
+
+/// Two heads of 3 + 2 columns and 3 of values, a latent of 5.
+fn latent(config: ModelConfig, q_lora_rank: Option<usize>) -> ModelConfig {
+    let attention = match config.attention {
+        AttentionConfig::Mla(mla) => AttentionConfig::Mla(MlaConfig {
+            q_lora_rank,
+            kv_lora_rank: 5,
+            qk_nope_head_dim: 3,
+            qk_rope_head_dim: 2,
+            v_head_dim: 3,
+            ..mla
+        }),
+        gqa => gqa,
+    };
+    let sizes = (12, 2, 7, 16);
+    let (hidden_size, num_attention_heads, intermediate_size, max_position_embeddings) = sizes;
+    ModelConfig { attention, hidden_size, num_attention_heads, intermediate_size, max_position_embeddings, ..config }
+}
+
+#[test]
+fn latent_attention_with_a_shared_rotated_key() {
+    assert_gradients(latent(ModelConfig::deepseek_v3(16, 2, VOCAB), None), 7);
+}
+
+#[test]
+fn latent_attention_with_low_rank_queries() {
+    assert_gradients(ModelConfig { dropout: 0.1, ..latent(ModelConfig::deepseek_v3(16, 2, VOCAB), Some(4)) }, 8);
+}
+
+#[test]
+fn latent_attention_with_a_rotated_key_for_each_head() {
+    assert_gradients(latent(ModelConfig::notes_mla(16, 2, VOCAB), None), 9);
 }
 
 #[test]

@@ -212,9 +212,7 @@ impl Fields<'_> {
             router: RouterConfig {
                 top_k: self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
                 weights: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
-                aux_loss: AuxLoss::Switch {
-                    coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }),
-                },
+                aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
             },
             dense_layers: Vec::new(),
         })

@@ -11,10 +11,16 @@ pub use config::{config_to_json, generation_config_to_json, read_config};
 pub use mmap::Mmap;
 pub use safetensors::{WeightsFile, write_weights};
 
-use crate::model::Model;
+use crate::model::{Model, ModelConfig};
 use crate::params::Params;
 use crate::tensor::DType;
 use crate::{Error, Result};
+
+/// The configuration of the model in a directory; of the weights only the names are read.
+pub fn read_model_config(dir: impl AsRef<Path>) -> Result<ModelConfig> {
+    let dir = dir.as_ref();
+    read_config(dir.join("config.json"), &WeightsFile::open(dir.join("model.safetensors"))?.names())
+}
 
 /// A model from a directory that holds `config.json` and `model.safetensors`.
 ///

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod emulate;
+pub mod estimate;
 pub mod golden;
 pub mod one_token;
 pub mod stories;

@@ -151,9 +151,8 @@ impl Model {
     fn latent(&self, tape: &mut Tape, weights: &Mla, mla: &MlaConfig, x: &Var, positions: &Positions) -> Result<Latent> {
         let (heads, rank) = (self.config().num_attention_heads, mla.kv_lora_rank);
         let (nope, rope_dim, width) = (mla.qk_nope_head_dim, mla.qk_rope_head_dim, mla.qk_head_dim());
-        let rotate = |tape: &mut Tape, x: &Var, width: usize| {
-            rope_tail(tape, x, self.rope(), positions.clone(), mla.rope_layout, width)
-        };
+        let rotate =
+            |tape: &mut Tape, x: &Var, width: usize| rope_tail(tape, x, self.rope(), positions.clone(), mla.rope_layout, width);
         let down = linear(tape, x, &self.weight(tape, &weights.down))?;
         match mla.rotary_key {
             RotaryKey::Shared => {
@@ -191,9 +190,7 @@ impl<'a> UpRows<'a> {
         let (nope, rope, value, key) = (mla.qk_nope_head_dim, mla.qk_rope_head_dim, mla.v_head_dim, mla.qk_head_dim());
         let rows = |first: usize, stride: usize, rows: usize| HeadRows { all, first, stride, rows };
         match mla.rotary_key {
-            RotaryKey::Shared => {
-                Self { k: rows(0, nope + value, nope), rope: None, v: rows(nope, nope + value, value) }
-            }
+            RotaryKey::Shared => Self { k: rows(0, nope + value, nope), rope: None, v: rows(nope, nope + value, value) },
             RotaryKey::PerHead => {
                 Self { k: rows(0, key, nope), rope: Some(rows(nope, key, rope)), v: rows(heads * key, value, value) }
             }

@@ -277,9 +277,7 @@ impl ModelConfig {
                 let [_, k, v] = gqa.widths(self.num_attention_heads);
                 [k, v]
             }
-            AttentionConfig::Mla(mla) => {
-                [mla.kv_lora_rank, mla.rotary_heads(self.num_attention_heads) * mla.qk_rope_head_dim]
-            }
+            AttentionConfig::Mla(mla) => [mla.kv_lora_rank, mla.rotary_heads(self.num_attention_heads) * mla.qk_rope_head_dim],
         }
     }
 

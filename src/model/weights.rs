@@ -198,9 +198,7 @@ impl Builder<'_> {
         };
         let post_attention_norm = self.add(format!("{prefix}.{}", names.post_attention_norm), [h]);
         let feed_forward = match config.experts_of(l) {
-            None => {
-                FeedForward::Dense(self.mlp(&format!("{prefix}.{}", names.mlp), names.mlp_parts, config.intermediate_size))
-            }
+            None => FeedForward::Dense(self.mlp(&format!("{prefix}.{}", names.mlp), names.mlp_parts, config.intermediate_size)),
             Some(moe) => FeedForward::Experts(self.experts(&prefix, moe)),
         };
         Layer { input_norm, attention, post_attention_norm, feed_forward }
@@ -222,9 +220,9 @@ impl Builder<'_> {
             RotaryKey::Shared => {
                 let q = mla.q_lora_rank.map_or(("q_proj", nope + rope), |rank| ("q_a_proj", rank));
                 let down = self.add_fused(prefix, &[q, ("kv_a_proj_with_mqa", rank + mla.qk_rope_head_dim)], h);
-                let q_up = mla.q_lora_rank.map(|rank| {
-                    (self.add(module("q_a_layernorm"), [rank]), self.add(module("q_b_proj"), [nope + rope, rank]))
-                });
+                let q_up = mla
+                    .q_lora_rank
+                    .map(|rank| (self.add(module("q_a_layernorm"), [rank]), self.add(module("q_b_proj"), [nope + rope, rank])));
                 (down, q_up, self.add(module("kv_a_layernorm"), [rank]), self.add(module("kv_b_proj"), [nope + value, rank]))
             }
             RotaryKey::PerHead => {

@@ -19,7 +19,7 @@ use crate::tensor::{Float, Recycled, Tensor};
 use crate::{Error, Result, with_float};
 
 /// Rows whose logits exist at one time.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// The operation; see the module.
 struct CrossEntropy {

@@ -76,4 +76,3 @@ impl std::str::FromStr for Preset {
         })
     }
 }
-
