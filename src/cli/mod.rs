@@ -2,6 +2,7 @@
 
 mod bench;
 mod emulate;
+mod eval;
 mod generate;
 mod lab;
 mod learn;
@@ -26,6 +27,8 @@ enum Command {
     Pretrain(Box<pretrain::Flags>),
     /// Let a model write on from a prompt
     Generate(generate::Flags),
+    /// Judge a model: loss, perplexity and bits per byte of text, or multiple choice by log-likelihood
+    Eval(eval::Flags),
     /// Make tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
@@ -46,6 +49,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Pretrain(flags) => pretrain::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
+        Command::Eval(flags) => eval::run(&flags),
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),
