@@ -112,7 +112,8 @@ fn what_cannot_be_scored_is_named() {
     assert_fails(&["--data", &good], &["llama holds no tokenizer.json", "--tokenizer"]);
     assert_fails(&[], &["--data", "--multiple-choice"]);
     assert_fails(&["--data", &good, "--multiple-choice", &good], &["cannot be used with"]);
-    assert_fails(&["--multiple-choice", &good, "--stride", "4"], &["--stride"]);
+    assert_fails(&["--multiple-choice", &good, "--stride", "4"], &["--stride", "cannot be used with"]);
+    assert_fails(&["--data", &good, "--log-samples", "log.jsonl"], &["--log-samples", "cannot be used with"]);
     let fails = |arguments: &[&str], phrases: &[&str]| assert_fails(&[&["--tokenizer", &tokenizer], arguments].concat(), phrases);
     fails(&["--data", &file("empty.txt", "")], &["empty.txt", "empty"]);
     fails(&["--data", &file("blank.jsonl", "\n{\"text\": \"\"}\n")], &["blank.jsonl", "no document"]);

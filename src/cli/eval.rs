@@ -36,19 +36,19 @@ pub struct Flags {
     #[arg(long)]
     max_seq_len: Option<usize>,
     /// Longer documents are scored in windows this many tokens apart, each token once [default: half of max-seq-len]
-    #[arg(long, requires = "data")]
+    #[arg(long, conflicts_with = "multiple_choice")]
     stride: Option<usize>,
     /// Only the first so many documents or questions
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Do not score the end-of-text token after each document: only the text's own tokens
-    #[arg(long, requires = "data")]
+    #[arg(long, conflicts_with = "multiple_choice")]
     no_eos: bool,
     /// Count bad lines and go on, instead of stopping at the first
-    #[arg(long, requires = "data")]
+    #[arg(long, conflicts_with = "multiple_choice")]
     skip_bad_lines: bool,
     /// Write each question's log-likelihoods to this file, as JSON lines
-    #[arg(long, requires = "multiple_choice", value_name = "FILE")]
+    #[arg(long, conflicts_with = "data", value_name = "FILE")]
     log_samples: Option<PathBuf>,
     /// Threads; 0 takes one for each core
     #[arg(long, default_value_t = 0)]

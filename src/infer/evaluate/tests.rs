@@ -195,9 +195,8 @@ fn ask(lines: &str, max_seq_len: usize) -> Result<Vec<Answer>> {
 
 #[test]
 fn an_ending_is_scored_behind_its_context() {
-    let ids = |text: &str| text.bytes().map(|byte| Tokenizer::bytes().unwrap().encode(&(byte as char).to_string()).unwrap()[0]);
     let score = |text: &str, context: usize, kept: usize| {
-        let all: Vec<u32> = std::iter::once(1).chain(ids(text)).collect();
+        let all = [vec![1], Tokenizer::bytes().unwrap().encode(text).unwrap()].concat();
         let cut = all.len().saturating_sub(kept);
         by_loss(&model(), &Sequence::new(all[cut..].to_vec(), 1 + context - cut))
     };
