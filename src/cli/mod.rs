@@ -3,6 +3,7 @@
 mod bench;
 mod emulate;
 mod estimate;
+mod eval;
 mod generate;
 mod lab;
 mod learn;
@@ -29,6 +30,8 @@ enum Command {
     Generate(generate::Flags),
     /// Memory on paper: parameters, optimizer, activations and cache of a model
     Estimate(estimate::Flags),
+    /// Judge a model: loss, perplexity and bits per byte of text, or multiple choice by log-likelihood
+    Eval(eval::Flags),
     /// Make tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
@@ -50,6 +53,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Pretrain(flags) => pretrain::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
         Command::Estimate(flags) => estimate::run(&flags),
+        Command::Eval(flags) => eval::run(&flags),
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),

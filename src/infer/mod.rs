@@ -1,5 +1,6 @@
-//! Inference: sampling and generation.
+//! Inference: sampling and generation; evaluation.
 
+pub mod evaluate;
 mod generate;
 mod sample;
 
