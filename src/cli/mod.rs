@@ -1,6 +1,7 @@
 //! The commands, one file each: they parse, print and call the library.
 
 mod bench;
+mod data;
 mod emulate;
 mod generate;
 mod lab;
@@ -26,6 +27,9 @@ enum Command {
     Pretrain(Box<pretrain::Flags>),
     /// Let a model write on from a prompt
     Generate(generate::Flags),
+    /// Look at data as a model will see it, or tokenize it beforehand
+    #[command(subcommand)]
+    Data(data::Command),
     /// Make tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
@@ -46,6 +50,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Pretrain(flags) => pretrain::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
+        Command::Data(command) => data::run(command),
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CHUNK: usize = 4000;
+const CHUNK: usize = 150;
 
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
