@@ -1,6 +1,7 @@
 //! The commands, one file each: they parse, print and call the library.
 
 mod bench;
+mod data;
 mod emulate;
 mod estimate;
 mod eval;
@@ -32,6 +33,9 @@ enum Command {
     Estimate(estimate::Flags),
     /// Judge a model: loss, perplexity and bits per byte of text, or multiple choice by log-likelihood
     Eval(eval::Flags),
+    /// Look at data as a model will see it, or tokenize it beforehand
+    #[command(subcommand)]
+    Data(data::Command),
     /// Make tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
@@ -54,6 +58,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Generate(flags) => generate::run(&flags),
         Command::Estimate(flags) => estimate::run(&flags),
         Command::Eval(flags) => eval::run(&flags),
+        Command::Data(command) => data::run(command),
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),
