@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{AttentionConfig, Family, GqaConfig, ModelConfig, MoeConfig};
 use crate::ops::gated::Activation;
 use crate::ops::moe::{AuxLoss, RouterConfig, WeightRule};
-use crate::ops::rope::RopeScaling;
+use crate::ops::rope::{RopeScaling, YarnForm};
 use crate::{Error, Result};
 
 /// Reads a configuration. `tensors` are the names in the weights file, which tell MiniMind's generations apart where the
@@ -187,14 +187,14 @@ impl Fields<'_> {
             num_experts: self.usize("n_routed_experts")?.unwrap_or(4),
             num_shared_experts: self.usize("n_shared_experts")?.unwrap_or(1),
             intermediate_size,
-            router: RouterConfig {
-                top_k: self.usize("num_experts_per_tok")?.unwrap_or(2),
-                weights: weight_rule,
-                aux_loss: match self.bool("seq_aux")?.unwrap_or(true) {
+            router: RouterConfig::softmax(
+                self.usize("num_experts_per_tok")?.unwrap_or(2),
+                weight_rule,
+                match self.bool("seq_aux")?.unwrap_or(true) {
                     true => AuxLoss::Sequence { alpha },
                     false => AuxLoss::Token { alpha },
                 },
-            },
+            ),
             dense_layers: Vec::new(),
         })
     }
@@ -209,11 +209,11 @@ impl Fields<'_> {
             num_experts: experts.unwrap_or(or(4, 128)),
             num_shared_experts: 0,
             intermediate_size: self.usize("moe_intermediate_size")?.unwrap_or(or(intermediate_size, 768)),
-            router: RouterConfig {
-                top_k: self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
-                weights: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
-                aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
-            },
+            router: RouterConfig::softmax(
+                self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
+                if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
+                AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
+            ),
             dense_layers: Vec::new(),
         })
     }
@@ -309,11 +309,7 @@ fn experts_to_json(json: &mut Value, family: Family, moe: &MoeConfig) {
 }
 
 fn rope_scaling_to_json(scaling: RopeScaling) -> Value {
-    let (yarn, with_factor) = match scaling {
-        RopeScaling::Yarn(yarn) => (yarn, true),
-        RopeScaling::YarnLinearBeta(yarn) => (yarn, false),
-        _ => return Value::Null,
-    };
+    let RopeScaling::Yarn(yarn) = scaling else { return Value::Null };
     let mut json = json!({
         "type": "yarn",
         "rope_type": "yarn",
@@ -322,8 +318,8 @@ fn rope_scaling_to_json(scaling: RopeScaling) -> Value {
         "beta_fast": yarn.beta_fast,
         "beta_slow": yarn.beta_slow,
     });
-    if with_factor {
-        json["attention_factor"] = yarn.attention_factor.into();
+    if yarn.form != YarnForm::MiniMindLinearBeta {
+        json["attention_factor"] = yarn.attention_factor().into();
     }
     json
 }

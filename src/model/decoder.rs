@@ -259,6 +259,7 @@ impl Model {
         let Some(config) = &self.config.moe else { return Err(Error::Internal("experts without a configuration".into())) };
         let weights = moe::Experts {
             router: tape.param(&self.params, &experts.router),
+            correction: experts.correction.as_ref().map(|correction| self.params.tensor(correction)),
             gate_up: tape.param(&self.params, &experts.gate_up),
             down: tape.param(&self.params, &experts.down),
         };
