@@ -231,3 +231,7 @@ impl Shadow {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shadow_tests.rs"]
+mod tests;
