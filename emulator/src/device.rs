@@ -1,7 +1,6 @@
 //! The host's side: memory, loaded modules, launches.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use crate::Result;
 use crate::check::races::Shadows;
@@ -171,7 +170,6 @@ impl Device {
             races: &self.races,
             threads: threads_of(launch.block),
             shared: Layout::new(kernel, launch.shared_bytes),
-            next_cluster: AtomicUsize::new(0),
             progress: Progress::default(),
         };
         scheduler::run(&context)

@@ -1,7 +1,5 @@
 //! A launch: what the host asks for, what every warp of it shares, and what comes back.
 
-use std::sync::atomic::AtomicUsize;
-
 use super::block::Block;
 use super::progress::Progress;
 use super::registers::{Lanes, WARP};
@@ -116,8 +114,6 @@ pub(crate) struct Context<'a> {
     pub threads: Vec<[Lanes<u32>; 3]>,
     /// Addresses in shared memory.
     pub shared: Layout,
-    /// The next cluster to start, in the launch's order.
-    pub next_cluster: AtomicUsize,
     pub progress: Progress,
 }
 

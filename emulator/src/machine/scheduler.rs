@@ -1,7 +1,6 @@
 //! The order in which warps, blocks and clusters run, and what is said when none of them can.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::{Block, ClusterBarrier};
 use super::execute::Cx;
@@ -156,7 +155,7 @@ fn work(context: &Context) -> Worker {
             }
         };
         if (ready.is_none() || hasty || rounds > PATIENCE * live.len()) && live.len() < RESIDENT {
-            let next = context.next_cluster.fetch_add(1, Relaxed);
+            let next = context.progress.take();
             if next < clusters {
                 let index = order.get(next).map_or(next, |&index| index as usize);
                 live.push_front(start(context, index, &mut spare));
