@@ -251,7 +251,7 @@ impl Accesses {
     fn add(&mut self, cx: &mut Cx, allocation: usize, offset: u64, size: u32, access: Access) {
         for sector in offset / SECTOR..=(offset + u64::from(size) - 1) / SECTOR {
             if sector != self.last_sector || allocation != self.allocation {
-                cx.launch.touched[allocation].mark(sector, access);
+                cx.worker.touched[allocation].mark(sector, sector, access);
                 cx.worker.tallies[cx.pc as usize].sectors += 1;
             }
             self.last_sector = sector;

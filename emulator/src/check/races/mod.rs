@@ -238,7 +238,7 @@ impl Cx<'_> {
             clock,
             stamp: global::Stamp::new(clock.block, clock.now, self.warp.index, self.pc - self.launch.entry(), strong),
             write: access.writes(),
-            since: shadows.since(),
+            split: shadows.split(),
         };
         let mut conflicts = Vec::new();
         let bytes = self.launch.memory.get(allocation).bytes;
