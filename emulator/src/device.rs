@@ -1,11 +1,9 @@
 //! The host's side: memory, loaded modules, launches.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use crate::Result;
 use crate::check::races::Shadows;
-use crate::count::Touched;
 use crate::machine::launch::{Context, Launch, Report, threads_of, validate};
 use crate::machine::progress::Progress;
 use crate::machine::scheduler;
@@ -171,9 +169,7 @@ impl Device {
             uses_async_proxy: launch.checked && module.program.uses_async_proxy(),
             races: &self.races,
             threads: threads_of(launch.block),
-            touched: (0..self.memory.len()).map(|index| Touched::new(self.memory.get(index).bytes)).collect(),
             shared: Layout::new(kernel, launch.shared_bytes),
-            next_cluster: AtomicUsize::new(0),
             progress: Progress::default(),
         };
         scheduler::run(&context)

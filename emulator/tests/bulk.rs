@@ -68,19 +68,149 @@ fn what_is_not_waited_for_is_found() {
 
 #[test]
 fn proxy_fences_that_are_missing_are_found() {
-    for (fence, instruction) in [
-        ("fence.mbarrier_init.release.cluster;", "cp.async.bulk.shared::cluster"),
-        ("fence.proxy.async.shared::cta;", "cp.async.bulk.global"),
-    ] {
-        assert!(ROUND_TRIP.contains(fence));
-        Kernel::block(64, &ROUND_TRIP.replace(fence, "")).is_found(Kind::MissingProxyFence, &[instruction]);
-        // An ordinary fence is none between the proxies.
-        Kernel::block(64, &ROUND_TRIP.replace(fence, "fence.acq_rel.cta;")).is_found(Kind::MissingProxyFence, &[instruction]);
+    let fence = "fence.proxy.async.shared::cta;";
+    assert!(ROUND_TRIP.contains(fence));
+    // An ordinary fence is none between the proxies.
+    for other in ["", "fence.acq_rel.cta;"] {
+        Kernel::block(64, &ROUND_TRIP.replace(fence, other)).is_found(Kind::MissingProxyFence, &["cp.async.bulk.global"]);
     }
     // The thread that asks for the copy may execute it.
-    let fence = "fence.proxy.async.shared::cta;";
     let body = ROUND_TRIP.replace(fence, "").replace("add.s64 %d1", &format!("{fence} add.s64 %d1"));
     Kernel::block(64, &body).is_clean();
+}
+
+#[test]
+fn copies_access_their_mbarrier_as_threads_do() {
+    // Between the initialisation and the copy there is a barrier, or both are by one thread.
+    let fence = "fence.mbarrier_init.release.cluster;";
+    assert!(ROUND_TRIP.contains(fence));
+    Kernel::block(64, &ROUND_TRIP.replace(fence, "")).is_clean();
+    let body = |barrier: &str| {
+        format!(
+            "st.global.u32 [%there], %tid;
+            setp.eq.u32 %p0, %tid, 0; setp.eq.u32 %p1, %tid, 32; mov.u32 %r0, s;
+            @%p0 mbarrier.init.shared.b64 [s+4096], 1;
+            {barrier}
+            @%p1 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r0], [%out], 256, [s+4096];
+            bar.sync 0;
+            @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], 256;
+            WAIT:
+            mbarrier.try_wait.parity.shared::cta.b64 %p2, [s+4096], 0;
+            @!%p2 bra WAIT;"
+        )
+    };
+    Kernel::block(64, &body("bar.sync 0;")).is_clean();
+    for order in orders() {
+        let (findings, _) = Kernel::block(64, &body("")).run(order);
+        assert!(findings.iter().any(|finding| matches!(finding.kind, Kind::SharedRace | Kind::Mbarrier)), "{order:?}");
+    }
+}
+
+/// Every order has findings, all of them that something comes too early after a copy.
+fn is_too_early(body: &str) {
+    for order in orders() {
+        let (findings, _) = Kernel::block(64, body).run(order);
+        let told = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let early = |kind: Kind| matches!(kind, Kind::SharedRace | Kind::OperandInFlight);
+        assert!(!findings.is_empty() && findings.iter().all(|finding| early(finding.kind)), "{order:?}:\n{told}");
+    }
+}
+
+#[test]
+fn who_waits_for_one_copy_knows_nothing_of_another() {
+    // Thread 0 stores from s and loads behind it. The second warp waits for the load and overwrites what the store reads.
+    let body = |before: &str| {
+        format!(
+            "setp.eq.u32 %p0, %tid, 0; mov.u32 %r0, s; add.s64 %d0, %out, 1024;
+            @%p0 mbarrier.init.shared.b64 [s+4096], 1;
+            st.shared.u32 [%mine], %tid;
+            fence.proxy.async.shared::cta;
+            bar.sync 0;
+            @!%p0 bra OTHERS;
+            cp.async.bulk.global.shared::cta.bulk_group [%out], [%r0], 256;
+            cp.async.bulk.commit_group;
+            {before}
+            mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+4096], 256;
+            add.s32 %r1, %r0, 1024;
+            cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%d0], 256, [s+4096];
+            cp.async.bulk.wait_group 0;
+            OTHERS:
+            setp.lt.u32 %p1, %tid, 32;
+            @%p1 bra END;
+            WAIT:
+            mbarrier.try_wait.parity.shared::cta.b64 %p2, [s+4096], 0;
+            @!%p2 bra WAIT;
+            st.shared.u32 [%mine], 7;
+            END:"
+        )
+    };
+    Kernel::block(64, &body("cp.async.bulk.wait_group.read 0;")).is_clean();
+    is_too_early(&body(""));
+}
+
+#[test]
+fn a_copy_that_reads_hides_no_thread_that_reads() {
+    // Thread 0 reads what thread 32's copy reads too; then thread 32, which has waited for the copy only, overwrites it.
+    let body = |barrier: &str| {
+        format!(
+            "setp.eq.u32 %p0, %tid, 0; setp.eq.u32 %p1, %tid, 32; mov.u32 %r0, s;
+            st.shared.u32 [%mine], %tid;
+            fence.proxy.async.shared::cta;
+            bar.sync 0;
+            @%p0 ld.shared.u32 %r1, [s];
+            @%p0 st.global.u32 [%out+1024], %r1;
+            @%p1 cp.async.bulk.global.shared::cta.bulk_group [%out], [%r0], 256;
+            @%p1 cp.async.bulk.commit_group;
+            @%p1 cp.async.bulk.wait_group.read 0;
+            {barrier}
+            @%p1 st.shared.u32 [s], 7;"
+        )
+    };
+    Kernel::block(64, &body("bar.sync 0;")).is_clean();
+    Kernel::block(64, &body("")).is_found(Kind::SharedRace, &["@%p0 ld.shared", "@%p1 st.shared"]);
+}
+
+#[test]
+fn bulk_groups_are_waited_for_by_their_own_thread() {
+    let body = |behind: &str| {
+        format!(
+            "setp.eq.u32 %p0, %tid, 0; mov.u32 %r0, s;
+            st.shared.u32 [%mine], %tid;
+            fence.proxy.async.shared::cta;
+            bar.sync 0;
+            @%p0 cp.async.bulk.global.shared::cta.bulk_group [%out], [%r0], 128;
+            cp.async.bulk.commit_group;
+            cp.async.bulk.wait_group.read 0;
+            {behind}
+            st.shared.u32 [%mine], 7;"
+        )
+    };
+    Kernel::block(32, &body("bar.warp.sync 0xffffffff;")).is_clean();
+    for order in orders() {
+        let (findings, _) = Kernel::block(32, &body("")).run(order);
+        assert!(findings.iter().any(|finding| finding.kind == Kind::SharedRace), "{order:?}");
+    }
+    // Of two groups only the first is waited for.
+    let body = |pending: u32| {
+        format!(
+            "setp.eq.u32 %p0, %tid, 0; mov.u32 %r0, s; add.s32 %r1, %r0, 128; add.s64 %d0, %out, 128;
+            st.shared.u32 [%mine], %tid;
+            fence.proxy.async.shared::cta;
+            bar.sync 0;
+            @!%p0 bra END;
+            cp.async.bulk.global.shared::cta.bulk_group [%out], [%r0], 128;
+            cp.async.bulk.commit_group;
+            cp.async.bulk.global.shared::cta.bulk_group [%d0], [%r1], 128;
+            cp.async.bulk.commit_group;
+            cp.async.bulk.wait_group.read {pending};
+            st.shared.u32 [s+64], 7;
+            st.shared.u32 [s+192], 7;
+            cp.async.bulk.wait_group.read 0;
+            END:"
+        )
+    };
+    Kernel::block(64, &body(0)).is_clean();
+    is_too_early(&body(1));
 }
 
 #[test]

@@ -79,6 +79,47 @@ fn a_multicast_reaches_every_block_in_its_mask() {
 }
 
 #[test]
+fn a_relaxed_arrival_orders_what_a_fence_came_after() {
+    const RELAXED: &str = "barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;";
+    // A thread initialises an mbarrier for arrivals of the other block.
+    let body = |fence: &str, meet: &str| {
+        format!(
+            "setp.eq.u32 %p0, %tid, 0; mov.u32 %r0, %cluster_ctarank; xor.b32 %r1, %r0, 1;
+            @!%p0 bra MEET;
+            mbarrier.init.shared.b64 [s+4096], 64;
+            {fence}
+            MEET: {meet}
+            mov.u32 %r2, s; mapa.shared::cluster.u32 %r3, %r2, %r1;
+            mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r3+4096];
+            WAIT:
+            mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p1, [s+4096], 0;
+            @!%p1 bra WAIT;
+            {MEET}"
+        )
+    };
+    let kernel = |body: &str, check: &dyn Fn(Kernel)| check(Kernel { body, grid: 2, block: 64, cluster: 2 });
+    kernel(&body("fence.mbarrier_init.release.cluster;", RELAXED), &|kernel| kernel.is_clean());
+    kernel(&body("", MEET), &|kernel| kernel.is_clean());
+    kernel(&body("", RELAXED), &|kernel| drop(kernel.is_found(Kind::SharedRace, &["mbarrier"])));
+
+    // Each thread reads what its neighbour's has written.
+    let body = |fence: &str| {
+        format!(
+            "st.shared.u32 [%mine], %tid; setp.eq.u32 %p0, %lane, 0;
+            {fence}
+            {RELAXED}
+            xor.b32 %r0, %four, 4; mov.u32 %r1, s; add.s32 %r1, %r1, %r0;
+            ld.shared.u32 %r2, [%r1]; st.global.u32 [%there], %r2;"
+        )
+    };
+    kernel(&body("fence.cluster.acq_rel;"), &|kernel| kernel.is_clean());
+    // That of one lane tells nothing of the others.
+    for fence in ["", "@%p0 fence.acq_rel.cluster;"] {
+        kernel(&body(fence), &|kernel| drop(kernel.is_found(Kind::SharedRace, &["ld.shared"])));
+    }
+}
+
+#[test]
 fn atomics_reach_the_other_blocks() {
     let body = format!(
         "st.shared.u32 [%mine], 0;

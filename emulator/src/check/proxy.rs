@@ -1,5 +1,6 @@
 //! Missing proxy fences: what threads write to shared memory, bulk and tensor copies and `wgmma`, which go another way to it, see
-//! only behind `fence.proxy.async` (ISA, "Proxies"); an `mbarrier` that was just initialised, behind `fence.mbarrier_init` as well.
+//! only behind `fence.proxy.async` (ISA, "Proxies"). The `mbarrier` that counts a copy's bytes is no such case: the copy accesses it
+//! "using generic-proxy", so that whatever orders threads orders its initialisation.
 //!
 //! A fence counts if the thread that wrote executes it afterwards, or the thread that asks for the copy or product does.
 

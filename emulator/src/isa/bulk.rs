@@ -1,12 +1,13 @@
 //! `cp.async.bulk`, `cp.reduce.async.bulk`: contiguous bytes between global and shared memory and from block to block.
 
 use super::address::{AddressOperand, Target};
-use super::bulk_move::{Completion, End, Move, Range, Reduce, Run};
+use super::bulk_move::{Completion, End, Move, Reduce, Run};
 use super::reduction::{add_f32_flushed, reduction};
 use crate::Result;
 use crate::check::Kind;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::registers::{Lanes, Reg};
+use crate::memory::shared::Range;
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::{Instruction, Operand};
 
@@ -69,11 +70,6 @@ impl Bulk {
         match self.direction {
             Direction::Load { blocks, .. } => {
                 let destination = cx.shared_range(lane, at.to, bytes, ALIGNMENT)?;
-                let position = cx.counting_mbarrier(lane, at.mbarrier, destination.rank)?;
-                if !cx.is_aligned_to(lane, at.from, ALIGNMENT) {
-                    return None;
-                }
-                let from = cx.global_range(lane, at.from, bytes, false)?;
                 let counting = match blocks {
                     None => vec![destination.rank],
                     Some(blocks) => {
@@ -81,9 +77,14 @@ impl Bulk {
                         cx.multicast_ranks(lane, mask)
                     }
                 };
+                let position = cx.counting_mbarrier(lane, at.mbarrier, destination.rank, &counting)?;
+                if !cx.is_aligned_to(lane, at.from, ALIGNMENT) {
+                    return None;
+                }
+                let from = cx.global_range(lane, at.from, bytes, false)?;
                 let destinations = counting.iter().map(|&rank| Range { rank, ..destination }).collect();
                 let (runs, completion) = (runs(from, shared(destination)), Completion::Mbarrier(position));
-                Some(Move { runs, source: None, destinations, reduce, completion, bytes, counting })
+                Some(Move { runs, source: None, destinations, reduce, completion, bytes })
             }
             Direction::Store => {
                 let source = cx.shared_range(lane, at.from, bytes, ALIGNMENT)?;
@@ -93,15 +94,15 @@ impl Bulk {
                 let to = cx.global_range(lane, at.to, bytes, true)?;
                 let completion = Completion::Group(cx.warp.bulk.begin(lane));
                 let (runs, source) = (runs(shared(source), to), Some(source));
-                Some(Move { runs, source, destinations: Vec::new(), reduce, completion, bytes, counting: Vec::new() })
+                Some(Move { runs, source, destinations: Vec::new(), reduce, completion, bytes })
             }
             Direction::Send { .. } => {
                 let source = cx.shared_range(lane, at.from, bytes, ALIGNMENT)?;
                 let destination = cx.shared_range(lane, at.to, bytes, ALIGNMENT)?;
-                let position = cx.counting_mbarrier(lane, at.mbarrier, destination.rank)?;
+                let position = cx.counting_mbarrier(lane, at.mbarrier, destination.rank, &[destination.rank])?;
                 let runs = runs(shared(source), shared(destination));
-                let (completion, counting) = (Completion::Mbarrier(position), vec![destination.rank]);
-                Some(Move { runs, source: Some(source), destinations: vec![destination], reduce, completion, bytes, counting })
+                let completion = Completion::Mbarrier(position);
+                Some(Move { runs, source: Some(source), destinations: vec![destination], reduce, completion, bytes })
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Bulk groups: which of a thread's bulk stores are done. `cp.async.bulk.commit_group`, `cp.async.bulk.wait_group`.
 
 use crate::Result;
-use crate::check::races::Release;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::registers::{Lanes, Mask, Reg};
 use crate::program::{Class, Decoded, Lowering};
@@ -18,41 +17,44 @@ pub(crate) struct BulkGroups {
     begun: u64,
     /// Threads that wait.
     waiting: Mask,
-    /// Left by what is done.
-    left: Release,
 }
 
-#[derive(Debug)]
-struct Operation {
+/// An operation of a bulk group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Operation {
     number: u64,
     lane: usize,
-    group: u32,
+    /// The thread's groups are numbered from 0.
+    pub group: u32,
 }
 
 impl BulkGroups {
-    /// Adds an operation to a thread's open group; its number.
-    pub(crate) fn begin(&mut self, lane: usize) -> u64 {
+    /// Adds an operation to a thread's open group.
+    pub(super) fn begin(&mut self, lane: usize) -> Operation {
         self.begun += 1;
-        self.unfinished.push(Operation { number: self.begun, lane, group: self.committed[lane] });
-        self.begun
+        let operation = Operation { number: self.begun, lane, group: self.committed[lane] };
+        self.unfinished.push(operation);
+        operation
     }
 
-    /// Whether a thread has more than `pending` committed groups that are not done.
-    fn has_unfinished(&self, lane: usize, pending: u32) -> bool {
-        let first_pending = self.committed[lane].saturating_sub(pending);
-        self.unfinished.iter().any(|operation| operation.lane == lane && operation.group < first_pending)
+    /// How many of a thread's groups, the first ones, must be done if only `pending` may not be.
+    fn waited_for(&self, lane: usize, pending: u32) -> u32 {
+        self.committed[lane].saturating_sub(pending)
+    }
+
+    /// Whether one of a thread's first groups is not done.
+    fn has_unfinished(&self, lane: usize, groups: u32) -> bool {
+        self.unfinished.iter().any(|operation| operation.lane == lane && operation.group < groups)
     }
 }
 
 impl Cx<'_> {
-    /// An operation of a bulk group is done: it has read its source and written its destination. Those who wait for it come after
-    /// `done`.
-    pub(super) fn end_in_group(&mut self, number: u64, done: &Release) {
+    /// An operation of a bulk group is done: it has read its source and written its destination.
+    pub(super) fn end_in_group(&mut self, operation: Operation) {
         let groups = &mut self.warp.bulk;
-        groups.left.merge(done);
-        if let Some(at) = groups.unfinished.iter().position(|operation| operation.number == number) {
-            let lane = groups.unfinished.swap_remove(at).lane;
-            let woken = groups.waiting & 1 << lane;
+        if let Some(at) = groups.unfinished.iter().position(|unfinished| *unfinished == operation) {
+            groups.unfinished.swap_remove(at);
+            let woken = groups.waiting & 1 << operation.lane;
             groups.waiting &= !woken;
             let warp = self.warp.index;
             self.block().woken[warp] |= woken;
@@ -79,16 +81,19 @@ struct Wait {
 impl Execute for Wait {
     fn execute(&self, cx: &mut Cx) -> Flow {
         let pending = *cx.get(self.pending);
-        let unfinished = lanes_of(cx.active).filter(|&lane| cx.warp.bulk.has_unfinished(lane, pending[lane]));
+        let groups = |lane: usize| cx.warp.bulk.waited_for(lane, pending[lane]);
+        let unfinished = lanes_of(cx.active).filter(|&lane| cx.warp.bulk.has_unfinished(lane, groups(lane)));
         let unfinished = unfinished.fold(0, |mask, lane| mask | 1 << lane);
         if unfinished != 0 {
             cx.warp.bulk.waiting |= unfinished;
             return Flow::Wait;
         }
-        let left = std::mem::take(&mut cx.warp.bulk.left);
-        let lanes = cx.active;
-        cx.acquire(lanes, &left);
-        cx.warp.bulk.left = left;
+        if cx.checked() {
+            for lane in lanes_of(cx.active) {
+                let groups = cx.warp.bulk.waited_for(lane, pending[lane]);
+                cx.acquire_groups(lane, groups);
+            }
+        }
         Flow::Next
     }
 }

@@ -1,14 +1,16 @@
 //! What bulk and tensor copies have in common: runs of bytes moved later, as a whole, and how their end is told.
 
+use super::bulk_group::Operation;
 use super::reduction::Combine;
 use crate::check::Kind;
-use crate::check::races::{Access, Release};
+use crate::check::races::{Access, Release, Told};
 use crate::isa::access::SECTOR;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, WARP};
 use crate::machine::transfer::Land;
 use crate::memory::bits::ones;
 use crate::memory::in_flight::Use;
+use crate::memory::shared::Range;
 
 /// Where a run of bytes lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,8 @@ pub(super) struct Run {
 pub(super) enum Completion {
     /// The bytes are counted at an `mbarrier` of each destination block, at this position.
     Mbarrier(usize),
-    /// The operation, by its number, in a bulk group of the thread.
-    Group(u64),
+    /// In a bulk group of the thread.
+    Group(Operation),
 }
 
 /// How values are combined in memory.
@@ -42,14 +44,6 @@ pub(super) enum Completion {
 pub(super) struct Reduce {
     pub combine: Combine,
     pub size: u32,
-}
-
-/// A range of a block's shared memory: the block's rank, the position, bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Range {
-    pub rank: usize,
-    pub position: usize,
-    pub bytes: usize,
 }
 
 /// A bulk or tensor copy or reduction.
@@ -61,10 +55,8 @@ pub(super) struct Move {
     pub destinations: Vec<Range>,
     pub reduce: Option<Reduce>,
     pub completion: Completion,
-    /// Bytes that an `mbarrier` counts.
+    /// Bytes that the `mbarrier` of each destination block counts.
     pub bytes: u32,
-    /// Blocks whose `mbarrier` counts them.
-    pub counting: Vec<usize>,
 }
 
 impl Move {
@@ -85,16 +77,27 @@ impl Move {
 impl Land for Move {
     fn land(&mut self, cx: &mut Cx, issued: &Release) {
         let lane = lanes_of(cx.active).next().unwrap_or(0);
-        let mut done = Release::default();
         self.check_blocks(cx, lane);
-        if let Some(Range { rank, position, bytes }) = self.source {
-            cx.end_in_flight(rank, position, bytes, Use::Reads);
-            cx.note_copy(issued, rank, position as u32, bytes as u32, false, &mut done);
+        let warp = cx.rank * WARP + cx.warp.index;
+        let told = |rank: usize| match self.completion {
+            Completion::Mbarrier(position) => Told::Mbarrier { rank, position },
+            Completion::Group(Operation { group, .. }) => Told::Group { warp, lane, group },
+        };
+        let mut read = Release::default();
+        if let Some(source) = self.source {
+            cx.end_in_flight(source.rank, source.position, source.bytes, Use::Reads);
+            let told = told(self.destinations.first().unwrap_or(&source).rank);
+            cx.note_copy(issued, told, source, false, &mut read);
         }
-        for &Range { rank, position, bytes } in &self.destinations {
+        let mut written = Vec::with_capacity(self.destinations.len());
+        for &destination in &self.destinations {
+            let Range { rank, position, bytes } = destination;
             cx.end_in_flight(rank, position, bytes, Use::Writes);
-            cx.note_copy(issued, rank, position as u32, bytes as u32, true, &mut done);
+            // Each block's mbarrier tells of what came to this block.
+            let mut done = read.clone();
+            cx.note_copy(issued, told(rank), destination, true, &mut done);
             cx.note_copy_writes(rank, position, bytes);
+            written.push((rank, done));
         }
         let mut accesses = Accesses::default();
         for run in &self.runs {
@@ -103,12 +106,12 @@ impl Land for Move {
         accesses.flush(cx);
         match self.completion {
             Completion::Mbarrier(position) => {
-                for &rank in &self.counting {
+                for (rank, done) in written {
                     cx.leave_copy_at_mbarrier(rank, position, &done);
                     cx.complete_bytes(rank, position, lane, self.bytes);
                 }
             }
-            Completion::Group(number) => cx.end_in_group(number, &done),
+            Completion::Group(operation) => cx.end_in_group(operation),
         }
     }
 }
@@ -248,7 +251,7 @@ impl Accesses {
     fn add(&mut self, cx: &mut Cx, allocation: usize, offset: u64, size: u32, access: Access) {
         for sector in offset / SECTOR..=(offset + u64::from(size) - 1) / SECTOR {
             if sector != self.last_sector || allocation != self.allocation {
-                cx.launch.touched[allocation].mark(sector, access);
+                cx.worker.touched[allocation].mark(sector, sector, access);
                 cx.worker.tallies[cx.pc as usize].sectors += 1;
             }
             self.last_sector = sector;
@@ -319,8 +322,8 @@ impl Cx<'_> {
         Some(End::Global { allocation, offset })
     }
 
-    /// The position of the `mbarrier` that counts a copy's bytes, which lies in the copy's destination block.
-    pub(super) fn counting_mbarrier(&mut self, lane: usize, address: u64, destination: usize) -> Option<usize> {
+    /// The position of the `mbarrier` that counts a copy's bytes in each of the destination blocks; it lies in one of them.
+    pub(super) fn counting_mbarrier(&mut self, lane: usize, address: u64, destination: usize, counting: &[usize]) -> Option<usize> {
         let (rank, position) = self.mbarrier_position(super::address::Target::Shared, lane, address)?;
         if rank != destination {
             self.report_at(Kind::InvalidOperation, lane, Some(address), None, || {
@@ -328,9 +331,11 @@ impl Cx<'_> {
             });
             return None;
         }
-        let valid = self.mbarrier(rank, position, lane).is_some();
-        self.check_proxy(rank, position, 8, lane);
-        valid.then_some(position)
+        // What the thread that asks for the copy comes after, the copy does too.
+        for &rank in counting {
+            self.note_mbarrier(rank, position, 1 << lane, Access::Atomic);
+        }
+        self.mbarrier(rank, position, lane).map(|_| position)
     }
 
     /// The ranks in a mask of destination blocks; a finding if one does not exist.

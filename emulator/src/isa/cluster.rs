@@ -28,8 +28,13 @@ impl Execute for Arrive {
         let again = barrier.pending[rank][warp] & active;
         barrier.arrived[rank][warp] |= active;
         barrier.pending[rank][warp] |= active;
-        if self.releases && checked {
-            cx.block().races.timelines[warp].release(active, &mut barrier.release);
+        if checked {
+            let timeline = &mut cx.block().races.timelines[warp];
+            if self.releases {
+                timeline.release(active, &mut barrier.release);
+            } else {
+                timeline.release_fenced(active, &mut barrier.release);
+            }
         }
         cx.blocks[0].cluster_barrier = barrier;
         if again != 0 {

@@ -9,16 +9,11 @@ use crate::ptx::ast::Instruction;
 struct Fence {
     /// Its scope goes beyond the cluster.
     device: bool,
-    /// It makes initialised mbarriers known to copies.
-    proxies: bool,
 }
 
 impl Execute for Fence {
     fn execute(&self, cx: &mut Cx) -> Flow {
         cx.fence(self.device);
-        if self.proxies {
-            cx.proxy_fence();
-        }
         Flow::Next
     }
 }
@@ -42,15 +37,15 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
     let fence = |cx: &mut Lowering, name: &str| {
         cx.operands::<0>(i)?;
         let device = scope(name).ok_or_else(|| cx.unsupported(i))?;
-        Decoded::new(Class::Barrier, Fence { device, proxies: false })
+        Decoded::new(Class::Barrier, Fence { device })
     };
     match (i.opcode.as_str(), modifiers(i).as_slice()) {
         ("membar", [level @ ("cta" | "gl" | "sys")]) => fence(cx, level),
         ("fence", [level] | ["sc" | "acq_rel" | "acquire" | "release", level]) => fence(cx, level),
-        ("fence", ["mbarrier_init", "release", "cluster"]) => {
-            cx.operands::<0>(i)?;
-            Decoded::new(Class::Barrier, Fence { device: false, proxies: true })
-        }
+        // The ISA's examples have the scope first.
+        ("fence", [level, "sc" | "acq_rel" | "acquire" | "release"]) => fence(cx, level),
+        // Taken for all that the thread did, not only for what it initialised.
+        ("fence", ["mbarrier_init", "release", "cluster"]) => fence(cx, "cluster"),
         ("fence", ["acquire", "sync_restrict::shared::cluster", "cluster"])
         | ("fence", ["release", "sync_restrict::shared::cta", "cluster"]) => fence(cx, "cluster"),
         (
@@ -66,7 +61,7 @@ pub(super) fn decode(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         ("fence", ["proxy", "tensormap::generic", "acquire", level]) => {
             let device = scope(level).ok_or_else(|| cx.unsupported(i))?;
             let [_, _] = cx.operands(i)?;
-            Decoded::new(Class::Barrier, Fence { device, proxies: false })
+            Decoded::new(Class::Barrier, Fence { device })
         }
         _ => Err(cx.unsupported(i)),
     }

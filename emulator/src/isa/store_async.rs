@@ -4,11 +4,12 @@ use super::address::{AddressOperand, Target};
 use super::modifiers;
 use super::reduction::{Combine, reduction};
 use crate::Result;
-use crate::check::races::Release;
+use crate::check::races::{Release, Told};
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::registers::Reg;
 use crate::machine::transfer::Land;
 use crate::memory::in_flight::Use;
+use crate::memory::shared::Range;
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::{Instruction, Type};
 
@@ -35,7 +36,7 @@ impl Execute for StoreAsync {
                 continue;
             }
             let Some((rank, position)) = cx.shared_position(lane, to[lane], bytes) else { continue };
-            let Some(mbarrier) = cx.counting_mbarrier(lane, mbarriers[lane], rank) else { continue };
+            let Some(mbarrier) = cx.counting_mbarrier(lane, mbarriers[lane], rank, &[rank]) else { continue };
             let values = self.values.iter().map(|&(index, id)| match self.size {
                 4 => u64::from(cx.get(Reg::<u32>::new(index, id))[lane]),
                 _ => cx.get(Reg::<u64>::new(index, id))[lane],
@@ -76,7 +77,8 @@ impl Land for Stores {
             let bytes = self.size * values.len() as u32;
             let mut done = Release::default();
             cx.end_in_flight(rank, position, bytes as usize, Use::Writes);
-            cx.note_copy(issued, rank, position as u32, bytes, true, &mut done);
+            let range = Range { rank, position, bytes: bytes as usize };
+            cx.note_copy(issued, Told::Mbarrier { rank, position: mbarrier }, range, true, &mut done);
             let shared = &mut cx.blocks[rank].shared;
             for (&value, at) in values.iter().zip((position..).step_by(self.size as usize)) {
                 let value = self.combine.map_or(value, |combine| combine(shared.read_wide(at, self.size), value, 0));

@@ -3,13 +3,13 @@
 use super::access::window_of;
 use super::address::{AddressOperand, Target};
 use super::bulk::without_hint;
-use super::bulk_move::{Completion, End, Move, Range, Reduce, Run};
+use super::bulk_move::{Completion, End, Move, Reduce, Run};
 use super::reduction::{add_f32_flushed, reduction};
 use crate::Result;
 use crate::check::Kind;
 use crate::machine::execute::{Cx, Execute, Flow, lanes_of};
 use crate::machine::registers::Reg;
-use crate::memory::shared::{RANK_SHIFT, SHARED_START};
+use crate::memory::shared::{RANK_SHIFT, Range, SHARED_START};
 use crate::program::{Class, Decoded, Lowering};
 use crate::ptx::ast::{Instruction, Operand};
 use crate::tensor::tensor_map::{DataType, SHARED_ALIGNMENT, SIZE, TensorMap};
@@ -105,7 +105,6 @@ impl TensorCopy {
         match self.direction {
             Direction::Load { mbarrier, blocks } => {
                 let mbarrier = mbarrier.addresses(cx)[lane];
-                let position = cx.counting_mbarrier(lane, mbarrier, range.rank)?;
                 let counting = match blocks {
                     None => vec![range.rank],
                     Some(blocks) => {
@@ -113,9 +112,10 @@ impl TensorCopy {
                         cx.multicast_ranks(lane, mask)
                     }
                 };
+                let position = cx.counting_mbarrier(lane, mbarrier, range.rank, &counting)?;
                 let destinations = counting.iter().map(|&rank| Range { rank, ..range }).collect();
                 let completion = Completion::Mbarrier(position);
-                Some(Move { runs, source: None, destinations, reduce: None, completion, bytes, counting })
+                Some(Move { runs, source: None, destinations, reduce: None, completion, bytes })
             }
             Direction::Store { reduce } => {
                 let reduce = match reduce.map(|operation| (operation, operation.of(map.data_type()))) {
@@ -127,8 +127,7 @@ impl TensorCopy {
                     }
                 };
                 let completion = Completion::Group(cx.warp.bulk.begin(lane));
-                let (destinations, counting) = (Vec::new(), Vec::new());
-                Some(Move { runs, source: Some(range), destinations, reduce, completion, bytes, counting })
+                Some(Move { runs, source: Some(range), destinations: Vec::new(), reduce, completion, bytes })
             }
         }
     }

@@ -1,7 +1,5 @@
 //! A launch: what the host asks for, what every warp of it shares, and what comes back.
 
-use std::sync::atomic::AtomicUsize;
-
 use super::block::Block;
 use super::progress::Progress;
 use super::registers::{Lanes, WARP};
@@ -114,12 +112,8 @@ pub(crate) struct Context<'a> {
     pub races: &'a Shadows,
     /// `threadIdx` of each warp's lanes, axis by axis.
     pub threads: Vec<[Lanes<u32>; 3]>,
-    /// For each allocation the sectors that were read and written.
-    pub touched: Vec<Touched>,
     /// Addresses in shared memory.
     pub shared: Layout,
-    /// The next cluster to start, in the launch's order.
-    pub next_cluster: AtomicUsize,
     pub progress: Progress,
 }
 
@@ -129,10 +123,10 @@ impl Context<'_> {
         self.threads[warp].map(|axis| axis[lane])
     }
 
-    /// What each buffer gave and took, of those that were touched.
-    pub(crate) fn traffic(&self) -> Vec<Traffic> {
+    /// What each buffer gave and took, of those that were touched, by allocation.
+    pub(crate) fn traffic(&self, touched: &[Touched]) -> Vec<Traffic> {
         let mut traffic = Vec::new();
-        for (index, touched) in self.touched.iter().enumerate() {
+        for (index, touched) in touched.iter().enumerate() {
             let (sectors_read, sectors_written) = touched.distinct();
             if sectors_read + sectors_written > 0 {
                 let allocation = self.memory.get(index);

@@ -3,15 +3,21 @@
 //! The epoch counts everything that another block could wait for: stores, arrivals, exits. A worker whose blocks have all been
 //! proven to change nothing until the epoch changes sleeps here; when all workers sleep in one epoch, nothing will ever change it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Shared by the workers of a launch.
+/// Shared by the workers of a launch, and written all the time: in cache lines of its own, so that what lies beside it in the
+/// launch stays in every worker's cache.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Progress {
+    /// Clusters that workers have taken.
+    taken: AtomicUsize,
     epoch: AtomicU64,
     executed: AtomicU64,
     exhausted: AtomicBool,
+    /// Workers that sleep, or are about to.
+    sleepers: AtomicUsize,
     workers: Mutex<Workers>,
     changed: Condvar,
 }
@@ -20,8 +26,10 @@ pub(crate) struct Progress {
 struct Workers {
     /// That have begun and not ended; one that has not begun has taken no blocks.
     running: usize,
-    /// Of those, how many sleep in this epoch.
+    /// Of those, how many sleep in `epoch`.
     asleep: usize,
+    /// The last one that anybody slept in.
+    epoch: u64,
     /// All slept at once.
     dead: bool,
 }
@@ -54,6 +62,11 @@ impl Progress {
         self.settle(&mut workers);
     }
 
+    /// The next cluster to start, in the launch's order.
+    pub(crate) fn take(&self) -> usize {
+        self.taken.fetch_add(1, Relaxed)
+    }
+
     /// The current epoch; whatever was done in earlier ones can be seen.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
@@ -64,10 +77,10 @@ impl Progress {
         if effects == 0 {
             return;
         }
-        let mut workers = self.workers();
-        self.epoch.fetch_add(effects, Release);
-        if workers.asleep > 0 {
-            workers.asleep = 0;
+        // Who falls asleep says so before it looks at the epoch: one of the two sees the other.
+        self.epoch.fetch_add(effects, SeqCst);
+        if self.sleepers.load(SeqCst) > 0 {
+            let _workers = self.workers();
             self.changed.notify_all();
         }
     }
@@ -90,27 +103,31 @@ impl Progress {
     /// Sleeps until something happens. The caller's blocks do nothing but wait as long as the epoch is `epoch`, and none are left to
     /// take.
     pub(crate) fn sleep(&self, epoch: u64) -> Wake {
+        self.sleepers.fetch_add(1, SeqCst);
         let mut workers = self.workers();
-        if self.epoch() == epoch {
-            workers.asleep += 1;
+        if self.epoch.load(SeqCst) == epoch {
+            workers.asleep = if workers.epoch == epoch { workers.asleep + 1 } else { 1 };
+            workers.epoch = epoch;
             self.settle(&mut workers);
         }
-        loop {
+        let wake = loop {
             if self.exhausted() {
-                return Wake::Exhausted;
+                break Wake::Exhausted;
             }
             if workers.dead {
-                return Wake::Dead;
+                break Wake::Dead;
             }
             if self.epoch() != epoch {
-                return Wake::Moved;
+                break Wake::Moved;
             }
             workers = self.changed.wait(workers).unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        self.sleepers.fetch_sub(1, SeqCst);
+        wake
     }
 
     fn settle(&self, workers: &mut Workers) {
-        if workers.running > 0 && workers.asleep == workers.running {
+        if workers.running > 0 && workers.asleep == workers.running && workers.epoch == self.epoch() {
             workers.dead = true;
             self.changed.notify_all();
         }

@@ -1,7 +1,6 @@
 //! The order in which warps, blocks and clusters run, and what is said when none of them can.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::{Block, ClusterBarrier};
 use super::execute::Cx;
@@ -15,7 +14,7 @@ use super::worker::{Turn, Worker, fill_frame};
 use crate::check::Findings;
 use crate::check::proxy::Proxies;
 use crate::check::races::BlockState;
-use crate::count::{Counters, Tally};
+use crate::count::{Counters, Tally, Touched};
 use crate::memory::in_flight::InFlight;
 use crate::memory::shared::Shared;
 use crate::{Error, Result};
@@ -86,6 +85,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     let mut findings = Findings::default();
     let mut tallies = vec![Tally::default(); context.program.instructions.len()];
+    let mut touched = untouched(context);
     let (mut printed, mut trace) = (Vec::new(), Vec::new());
     for worker in results {
         trace.extend(worker.trace);
@@ -94,6 +94,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         for (total, part) in tallies.iter_mut().zip(worker.tallies) {
             *total += part;
         }
+        touched.iter_mut().zip(worker.touched).for_each(|(all, part)| all.merge(part));
     }
     // Each block was run by one worker: its own lines are in the order of time.
     printed.sort_by_key(|(block, _)| *block);
@@ -105,8 +106,13 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             context.kernel.name
         )));
     }
-    let counters = Counters::new(context.program, &tallies, context.traffic(), |pc| context.place(pc));
+    let counters = Counters::new(context.program, &tallies, context.traffic(&touched), |pc| context.place(pc));
     Ok(Report { findings: findings.into_sorted(), counters, printed, trace })
+}
+
+/// For each allocation no sectors.
+fn untouched(context: &Context) -> Vec<Touched> {
+    (0..context.memory.len()).map(|index| Touched::new(context.memory.get(index).bytes)).collect()
 }
 
 /// Takes clusters from the launch until none are left.
@@ -114,6 +120,7 @@ fn work(context: &Context) -> Worker {
     let mut worker = Worker {
         findings: Findings::default(),
         tallies: vec![Tally::default(); context.program.instructions.len()],
+        touched: untouched(context),
         effects: 0,
         executed: 0,
         printed: Vec::new(),
@@ -148,7 +155,7 @@ fn work(context: &Context) -> Worker {
             }
         };
         if (ready.is_none() || hasty || rounds > PATIENCE * live.len()) && live.len() < RESIDENT {
-            let next = context.next_cluster.fetch_add(1, Relaxed);
+            let next = context.progress.take();
             if next < clusters {
                 let index = order.get(next).map_or(next, |&index| index as usize);
                 live.push_front(start(context, index, &mut spare));

@@ -9,7 +9,7 @@ use super::registers::{Lanes, Mask, WARP, each_lane};
 use super::trace;
 use super::warp::{Group, Return, State, Warp};
 use crate::check::{Findings, Kind};
-use crate::count::Tally;
+use crate::count::{Tally, Touched};
 use crate::program::{Address, Instruction, Meeting, Program, Special, next_frame};
 
 /// What one thread of the host keeps for itself while it runs warps.
@@ -17,6 +17,8 @@ pub(crate) struct Worker {
     pub findings: Findings,
     /// Counts by program counter.
     pub tallies: Vec<Tally>,
+    /// For each allocation the sectors that were read and written.
+    pub touched: Vec<Touched>,
     /// Stores, arrivals, exits: whether anything happened that others could wait for.
     pub effects: u64,
     /// Warp instructions executed.

@@ -22,6 +22,16 @@ pub(crate) const ADDRESSES: u32 = 1 << RANK_SHIFT;
 
 const OFFSET_MASK: u32 = ADDRESSES - 1;
 
+/// A range of a block's shared memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    /// The block's rank in its cluster.
+    pub rank: usize,
+    /// From the start of its shared memory.
+    pub position: usize,
+    pub bytes: usize,
+}
+
 /// The bytes, which of them exist, and which were written.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {

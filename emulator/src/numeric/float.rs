@@ -2,7 +2,8 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use super::exact::Format;
+use super::exact::{Format, Rounding};
+use super::round::fma_of_integers;
 
 /// f32 or f64: host arithmetic (nearest even), bits, and what PTX says of NaN.
 pub trait Float:
@@ -27,6 +28,11 @@ pub trait Float:
     fn from_bits(bits: u64) -> Self;
     /// `self * b + c`, rounded once.
     fn fused(self, b: Self, c: Self) -> Self;
+    /// The same, rounded once in any direction. All three are finite.
+    #[inline(always)]
+    fn fused_towards(self, b: Self, c: Self, rounding: Rounding) -> Self {
+        fma_of_integers(rounding, self, b, c)
+    }
     /// Square root.
     fn root(self) -> Self;
     /// Magnitude.
@@ -71,6 +77,35 @@ impl Float for f32 {
     #[inline(always)]
     fn fused(self, b: f32, c: f32) -> f32 {
         self.mul_add(b, c)
+    }
+
+    /// Without branches: `expf` begins with `fma.rm`.
+    ///
+    /// In f64 the product is exact, and so are its rounded sum with `c` and the error of that taken together (T. J. Dekker 1971,
+    /// D. E. Knuth 1969). The f32 nearest to the sum is the result or, if it lies on the wrong side of the exact value, the neighbour
+    /// of the result.
+    #[inline(always)]
+    fn fused_towards(self, b: f32, c: f32, rounding: Rounding) -> f32 {
+        let (product, addend) = (f64::from(self) * f64::from(b), f64::from(c));
+        let sum = product + addend;
+        let part = sum - product;
+        let error = (product - (sum - part)) + (addend - part);
+        let nearest = sum as f32;
+        let wide = f64::from(nearest);
+        let above = (wide > sum) | (wide == sum) & (error < 0.0);
+        let below = (wide < sum) | (wide == sum) & (error > 0.0);
+        // Encodings grow away from zero.
+        let negative = nearest.is_sign_negative();
+        let (inwards, outwards) = match rounding {
+            Rounding::Down => (above & !negative, above & negative),
+            Rounding::Up => (below & negative, below & !negative),
+            Rounding::Zero => (above & !negative | below & negative, false),
+            Rounding::Nearest | Rounding::NearestAway => return fma_of_integers(rounding, self, b, c),
+        };
+        let result = nearest.step(i32::from(outwards) - i32::from(inwards));
+        // When rounding down, terms that cancel leave -0.
+        let cancels = (sum == 0.0) & (product.is_sign_negative() | addend.is_sign_negative());
+        if rounding == Rounding::Down && cancels { -0.0 } else { result }
     }
 
     #[inline(always)]

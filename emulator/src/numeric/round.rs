@@ -1,7 +1,7 @@
 //! `add`, `sub`, `mul`, `fma`, `div`, `rcp` and `sqrt` on f32 and f64 in every rounding direction.
 //!
-//! Nearest even is the host's own arithmetic and stays trivial. The directed modes round an exact integer result once, which
-//! is right for subnormals, overflow and signed zeros alike. `.ftz` and `.sat` are applied around these by the caller
+//! Nearest even is the host's own arithmetic and stays trivial. The directed modes round an exact result once, which is right for
+//! subnormals, overflow and signed zeros alike. `.ftz` and `.sat` are applied around these by the caller
 //! ([`Float::ftz`], [`super::float::sat`]); a result is flushed after it is rounded.
 //!
 //! Pass the direction as a constant: the functions are inlined, and `Nearest` then leaves a single host instruction.
@@ -42,6 +42,12 @@ pub fn fma<F: Float>(rounding: Rounding, a: F, b: F, c: F) -> F {
     if rounding == Rounding::Nearest || !(a.finite() && b.finite() && c.finite()) {
         return a.fused(b, c).settle(&[a, b, c]);
     }
+    a.fused_towards(b, c, rounding)
+}
+
+/// The same of finite values by exact integers, in any direction.
+#[inline(always)]
+pub(super) fn fma_of_integers<F: Float>(rounding: Rounding, a: F, b: F, c: F) -> F {
     F::from_bits(Exact::of(a).product(Exact::of(b)).sum(Exact::of(c), rounding).round(F::FORMAT, rounding))
 }
 

@@ -278,6 +278,46 @@ fn f64_is_rounded_as_exact_integers_say() {
     draws::<f64>(30_000).into_iter().filter(|a| *a > 0.0).for_each(check_root);
 }
 
+/// Sums in f64 against exact integers: encodings of all sizes, addends near the product or its negative, products near the largest
+/// and the smallest values, and terms of which one is but a trace beside the other.
+#[test]
+fn f32_fma_in_f64_is_that_of_exact_integers() {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut draw = move || {
+        state = state.wrapping_mul(0xd129_0a3b_5a1c_1e15).wrapping_add(0x1405_7b7e_f767_814f);
+        state ^ state >> 29
+    };
+    // Exponents from -149, of short mantissas now and then, which leave ties and exact results.
+    let mut of_size = move |exponent: i32| {
+        let bits = draw();
+        let mantissa = (bits >> 40) as u32 & if bits & 7 == 0 { 7 << 20 } else { 0x7f_ffff };
+        let value = f64::from(1.0 + mantissa as f32 / 8_388_608.0) * 2f64.powi(exponent);
+        (if bits & 8 == 0 { value } else { -value }) as f32
+    };
+    let mut state = 1u64;
+    for case in 0..1_000_000u32 {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        let pick = |shift: u32, range: u64| (state >> shift) % range;
+        // The exponent of the product: anywhere, about that of the largest, about those of the subnormals.
+        let total = [pick(8, 276) as i32 - 148, pick(8, 6) as i32 + 124, pick(8, 40) as i32 - 160][pick(20, 3) as usize];
+        let first = (pick(24, 180) as i32 - 90).clamp(total - 127, total + 149).clamp(-149, 127);
+        let (a, b) = (of_size(first), of_size((total - first).clamp(-149, 127)));
+        let product = a * b;
+        let c = match case % 4 {
+            0 => -product.step(pick(40, 5) as i32 - 2),
+            1 => of_size((total + pick(40, 60) as i32 - 30).clamp(-149, 127)),
+            2 => of_size(pick(40, 276) as i32 - 148),
+            _ => [0.0, -0.0, f32::MAX, -f32::MAX, f32::from_bits(1), -f32::from_bits(1), f32::MIN_POSITIVE][pick(40, 7) as usize],
+        };
+        if a.finite() && b.finite() && c.finite() {
+            for rounding in DIRECTED {
+                let (got, expected) = (fma(rounding, a, b, c), fma_of_integers(rounding, a, b, c));
+                assert_eq!(got.to_bits(), expected.to_bits(), "{a:e} * {b:e} + {c:e} {rounding:?}: {got:e}, {expected:e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_exact_zero_is_negative_only_when_rounding_down_or_when_all_terms_are() {
     for (rounding, difference) in [(Rounding::Nearest, 0u32), (Rounding::Zero, 0), (Rounding::Up, 0), (Rounding::Down, 0x8000_0000)]

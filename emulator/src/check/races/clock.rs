@@ -25,6 +25,14 @@ impl Known {
         }
     }
 
+    /// The epoch of some lanes replaced by a later one.
+    fn raise_lanes(&mut self, lanes: Mask, later: u32) {
+        match self {
+            Self::Warp(epoch) if lanes == !0 => *epoch = (*epoch).max(later),
+            _ => self.raise(|lane| if lanes >> lane & 1 == 1 { later } else { 0 }),
+        }
+    }
+
     /// Each lane's epoch replaced by a later one.
     fn raise(&mut self, later: impl Fn(usize) -> u32) {
         let epochs: [u32; WARP] = std::array::from_fn(|lane| self.lane(lane).max(later(lane)));
@@ -33,11 +41,11 @@ impl Known {
     }
 }
 
-/// What has happened before: an epoch of each warp of the cluster, and of the asynchronous copies.
+/// What has happened before: an epoch of each warp of the cluster, and the copies of each channel up to a number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Clock {
     warps: Vec<Known>,
-    copies: u32,
+    copies: Vec<u32>,
     /// The last epoch of the block that a fence of the device's scope has ended; of a cluster's blocks the latest.
     device_fenced: u32,
 }
@@ -55,8 +63,8 @@ impl Clock {
     }
 
     /// Whether an asynchronous copy happened before.
-    pub(crate) fn covers_copy(&self, number: u32) -> bool {
-        number <= self.copies
+    pub(crate) fn covers_copy(&self, channel: usize, number: u32) -> bool {
+        self.copies.get(channel).is_some_and(|&known| number <= known)
     }
 
     /// Whether anything of the warps in a range is known.
@@ -66,7 +74,10 @@ impl Clock {
 
     /// Knows from now on all that `other` knows.
     pub(crate) fn join(&mut self, other: &Self) {
-        self.copies = self.copies.max(other.copies);
+        if self.copies.len() < other.copies.len() {
+            self.copies.resize(other.copies.len(), 0);
+        }
+        self.copies.iter_mut().zip(&other.copies).for_each(|(known, &other)| *known = (*known).max(other));
         self.device_fenced = self.device_fenced.max(other.device_fenced);
         if self.warps.len() < other.warps.len() {
             self.warps.resize(other.warps.len(), Known::Warp(0));
@@ -81,19 +92,22 @@ impl Clock {
 
     /// Knows from now on what some lanes of a warp did up to an epoch.
     fn raise(&mut self, warp: usize, lanes: Mask, epoch: u32) {
+        self.known(warp).raise_lanes(lanes, epoch);
+    }
+
+    fn known(&mut self, warp: usize) -> &mut Known {
         if self.warps.len() <= warp {
             self.warps.resize(warp + 1, Known::Warp(0));
         }
-        let known = &mut self.warps[warp];
-        match known {
-            Known::Warp(before) if lanes == !0 => *before = (*before).max(epoch),
-            _ => known.raise(|lane| if lanes >> lane & 1 == 1 { epoch } else { 0 }),
-        }
+        &mut self.warps[warp]
     }
 
-    /// Knows from now on of an asynchronous copy and those before it.
-    pub(crate) fn raise_copies(&mut self, number: u32) {
-        self.copies = self.copies.max(number);
+    /// Knows from now on of a channel's asynchronous copies up to a number.
+    pub(crate) fn raise_copies(&mut self, channel: usize, number: u32) {
+        if self.copies.len() <= channel {
+            self.copies.resize(channel + 1, 0);
+        }
+        self.copies[channel] = self.copies[channel].max(number);
     }
 }
 
@@ -143,8 +157,8 @@ pub(crate) struct Timeline {
     pub warp: usize,
     /// The epoch of what is done now.
     pub now: u32,
-    /// The last epoch that a fence has ended.
-    fenced: u32,
+    /// The last epoch of each lane that a fence has ended.
+    fenced: Known,
     /// The last epoch of the block that a fence of the device's scope by this warp has ended.
     device_fenced: u32,
     /// Lanes of the warp that have not ended.
@@ -156,7 +170,7 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// Of a warp that begins, all of whose lanes know the same: nothing.
     pub(crate) fn new(warp: usize, lanes: Mask, known: &Rc<Clock>) -> Self {
-        Self { warp, now: 1, fenced: 0, device_fenced: 0, lanes, parts: vec![(!0, Rc::clone(known))] }
+        Self { warp, now: 1, fenced: Known::Warp(0), device_fenced: 0, lanes, parts: vec![(!0, Rc::clone(known))] }
     }
 
     /// Some lanes have ended.
@@ -179,30 +193,38 @@ impl Timeline {
 
     /// Leaves all that some lanes have done and know.
     pub(crate) fn release(&mut self, lanes: Mask, into: &mut Release) {
-        self.leave(lanes, self.now, into);
+        self.leave_known(lanes, into);
+        into.clock.raise(self.warp, self.all_or(lanes), self.now);
         self.advance();
     }
 
-    /// Leaves what some lanes did before their last fence, and what they know.
+    /// Leaves what some lanes did before their last fence, and what they know; nothing for those that never executed one.
     pub(crate) fn release_fenced(&mut self, lanes: Mask, into: &mut Release) {
-        self.leave(lanes, self.fenced, into);
+        let fenced = (0..WARP).filter(|&lane| self.fenced.lane(lane) > 0).fold(0, |mask: Mask, lane| mask | 1 << lane);
+        let lanes = lanes & fenced;
+        if lanes != 0 {
+            self.leave_known(lanes, into);
+            into.clock.known(self.warp).raise(|lane| if lanes >> lane & 1 == 1 { self.fenced.lane(lane) } else { 0 });
+        }
     }
 
-    fn leave(&mut self, lanes: Mask, epoch: u32, into: &mut Release) {
+    fn leave_known(&self, lanes: Mask, into: &mut Release) {
         for (part, clock) in &self.parts {
             if part & lanes != 0 {
                 into.join(clock);
             }
         }
-        // Nobody waits for lanes that have ended or never existed.
-        let lanes = if lanes & self.lanes == self.lanes { !0 } else { lanes };
-        into.clock.raise(self.warp, lanes, epoch);
         into.clock.device_fenced = into.clock.device_fenced.max(self.device_fenced);
     }
 
-    /// A fence: what a flag written from now on will tell.
-    pub(crate) fn fence(&mut self) {
-        self.fenced = self.now;
+    /// All lanes in place of all that there are: nobody waits for lanes that have ended or never existed.
+    fn all_or(&self, lanes: Mask) -> Mask {
+        if lanes & self.lanes == self.lanes { !0 } else { lanes }
+    }
+
+    /// A fence by some lanes: what flags that they write from now on will tell.
+    pub(crate) fn fence(&mut self, lanes: Mask) {
+        self.fenced.raise_lanes(self.all_or(lanes), self.now);
         self.advance();
     }
 
@@ -218,7 +240,7 @@ impl Timeline {
 
     /// Whether a fence was ever executed.
     pub(crate) fn has_fenced(&self) -> bool {
-        self.fenced != 0
+        self.fenced != Known::Warp(0)
     }
 
     /// Some lanes know from now on what was left.
@@ -242,7 +264,7 @@ impl Timeline {
 
     /// Lanes that left what they knew at a barrier, which has completed, know exactly what was left there.
     pub(crate) fn meet(&mut self, lanes: Mask, clock: &Rc<Clock>) {
-        let lanes = if lanes & self.lanes == self.lanes { !0 } else { lanes };
+        let lanes = self.all_or(lanes);
         self.parts.retain_mut(|(part, _)| {
             *part &= !lanes;
             *part != 0

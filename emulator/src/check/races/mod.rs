@@ -10,6 +10,7 @@
 //! Two writes by one instruction that store what is there already, or by two lanes at once the same, are no race.
 
 mod clock;
+mod copies;
 mod global;
 mod report;
 mod shared;
@@ -18,12 +19,15 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 pub(crate) use clock::{Release, Timeline};
+use copies::Channels;
+pub(crate) use copies::Told;
 pub(crate) use global::{BlockClock, Shadows};
 pub(crate) use shared::Shadow;
 
 use crate::machine::block::Block;
 use crate::machine::execute::{Cx, lanes_of};
 use crate::machine::registers::{Lanes, Mask, WARP};
+use crate::memory::shared::Range;
 use crate::ptx::ast::Instruction;
 
 /// What an access does to memory.
@@ -100,8 +104,8 @@ pub(crate) struct BlockState {
     pub clock: BlockClock,
     /// What was left where threads wrote strongly to its shared memory after a fence, by position.
     flags: HashMap<u32, Release>,
-    /// Asynchronous copies into or out of its shared memory so far; that of rank 0 counts for the cluster.
-    copies: u32,
+    /// Asynchronous copies into or out of shared memory; those of rank 0 count for the cluster.
+    copies: Channels,
 }
 
 impl BlockState {
@@ -109,7 +113,13 @@ impl BlockState {
     pub(crate) fn new(rank: usize, number: u32, lanes: &[Mask], shared_bytes: usize) -> Self {
         let nothing = Rc::default();
         let timelines = lanes.iter().enumerate().map(|(warp, &lanes)| Timeline::new(rank * WARP + warp, lanes, &nothing)).collect();
-        Self { timelines, shadow: Shadow::new(shared_bytes), clock: BlockClock::new(number), flags: HashMap::new(), copies: 0 }
+        Self {
+            timelines,
+            shadow: Shadow::new(shared_bytes),
+            clock: BlockClock::new(number),
+            flags: HashMap::new(),
+            copies: Channels::default(),
+        }
     }
 }
 
@@ -228,7 +238,7 @@ impl Cx<'_> {
             clock,
             stamp: global::Stamp::new(clock.block, clock.now, self.warp.index, self.pc - self.launch.entry(), strong),
             write: access.writes(),
-            since: shadows.since(),
+            split: shadows.split(),
         };
         let mut conflicts = Vec::new();
         let bytes = self.launch.memory.get(allocation).bytes;
@@ -253,7 +263,8 @@ impl Cx<'_> {
         if !self.checked() {
             return;
         }
-        self.timeline().fence();
+        let active = self.active;
+        self.timeline().fence(active);
         if device {
             let warp = self.warp.index;
             let ended = self.block().races.clock.fence(warp);
@@ -286,17 +297,16 @@ impl Cx<'_> {
 
     /// Notes that an asynchronous copy reads or writes bytes of a block's shared memory. `issued` is what the thread that asked
     /// for it left then ([`Cx::release`]); those who acquire `done` come after it.
-    pub(crate) fn note_copy(&mut self, issued: &Release, rank: usize, start: u32, bytes: u32, write: bool, done: &mut Release) {
+    pub(crate) fn note_copy(&mut self, issued: &Release, told: Told, range: Range, write: bool, done: &mut Release) {
+        let Range { rank, position, bytes } = range;
         if !self.checked() || bytes == 0 {
             return;
         }
-        let copies = &mut self.blocks[0].races.copies;
-        *copies = copies.saturating_add(1);
-        let number = *copies;
+        let (channel, number) = self.blocks[0].races.copies.take(told);
         let accessor = shared::Accessor {
             clock: issued.clock(),
             epoch: number,
-            warp: 0,
+            warp: channel / WARP,
             pc: self.pc,
             write,
             strong: false,
@@ -305,13 +315,23 @@ impl Cx<'_> {
         };
         let mut conflicts = Vec::new();
         let shadow = &mut self.blocks[rank].races.shadow;
-        shadow.note_range(start, bytes, &accessor, &mut |conflict| conflicts.push(conflict));
+        let (start, bytes) = (position as u32, bytes as u32);
+        shadow.note_range(start, bytes, channel % WARP, &accessor, &mut |conflict| conflicts.push(conflict));
         if !conflicts.is_empty() {
             let access = if write { Access::Write } else { Access::Read };
             self.report_copy(rank, access, &conflicts);
         }
         done.merge(issued);
-        done.clock_mut().raise_copies(number);
+        done.clock_mut().raise_copies(channel, number);
+    }
+
+    /// The thread in `lane` knows from now on that its first `groups` bulk groups are done.
+    pub(crate) fn acquire_groups(&mut self, lane: usize, groups: u32) {
+        let told = Told::Group { warp: self.rank * WARP + self.warp.index, lane, group: 0 };
+        let Some(channel) = self.blocks[0].races.copies.index(told) else { return };
+        let mut done = Release::default();
+        done.clock_mut().raise_copies(channel, groups);
+        self.acquire(1 << lane, &done);
     }
 
     fn timeline(&mut self) -> &mut Timeline {

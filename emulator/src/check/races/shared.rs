@@ -23,7 +23,7 @@ const STRONG: u64 = 1;
 const WHOLE: u64 = 2;
 /// Several readers: the rest is an index into the list of them.
 const MANY: u64 = 4;
-/// An asynchronous copy; the epoch is its number.
+/// An asynchronous copy; the epoch is its number, warp and lane are its channel.
 const COPY: u64 = 8;
 const MAX_EPOCH: u32 = (1 << 24) - 1;
 const MAX_PC: u32 = (1 << 22) - 1;
@@ -67,6 +67,11 @@ impl Stamp {
         self.0 & COPY != 0
     }
 
+    /// Where a copy's end is told.
+    fn channel(self) -> usize {
+        self.warp() * WARP + self.lane()
+    }
+
     pub(super) fn is_whole(self) -> bool {
         self.0 & WHOLE != 0
     }
@@ -79,7 +84,7 @@ impl Stamp {
     #[inline(always)]
     fn before(self, clock: &Clock) -> bool {
         if self.is_copy() {
-            return clock.covers_copy(self.epoch());
+            return clock.covers_copy(self.channel(), self.epoch());
         }
         let lane = if self.is_whole() { None } else { Some(self.lane()) };
         // A flag is written after the fence, and has been seen by those who know of the fence.
@@ -89,7 +94,7 @@ impl Stamp {
     /// The same, whichever the lane was.
     #[inline(always)]
     fn before_in_any_lane(self, clock: &Clock) -> bool {
-        if self.is_copy() { clock.covers_copy(self.epoch()) } else { clock.covers(self.warp(), None, self.epoch()) }
+        if self.is_copy() { clock.covers_copy(self.channel(), self.epoch()) } else { clock.covers(self.warp(), None, self.epoch()) }
     }
 }
 
@@ -110,7 +115,7 @@ struct Reader {
 pub(super) struct Accessor<'a> {
     pub clock: &'a Clock,
     pub epoch: u32,
-    /// In the cluster.
+    /// In the cluster; of a copy the channel is warp and lane.
     pub warp: usize,
     pub pc: u32,
     pub write: bool,
@@ -247,7 +252,7 @@ impl Shadow {
             reads_foreign |= (record.read.0 ^ lane) & LANE;
         }
         let alike = |differ: u64, foreign: u64, stamp: Stamp| {
-            if differ & !LANE != 0 || stamp.0 & MANY != 0 {
+            if differ & !LANE != 0 || stamp.0 & MANY != 0 || stamp.is_copy() && differ != 0 {
                 return false;
             }
             stamp.0 == 0 && differ == 0
@@ -292,13 +297,20 @@ impl Shadow {
     }
 
     /// Notes accesses to a range of bytes by an asynchronous copy.
-    pub(super) fn note_range(&mut self, start: u32, bytes: u32, accessor: &Accessor, conflict: &mut impl FnMut(Conflict)) {
+    pub(super) fn note_range(
+        &mut self,
+        start: u32,
+        bytes: u32,
+        lane: usize,
+        accessor: &Accessor,
+        conflict: &mut impl FnMut(Conflict),
+    ) {
         self.fit(1 << (start | bytes).trailing_zeros().min(MAX_SHIFT));
         for granule in start >> self.shift..(start + bytes) >> self.shift {
             if accessor.write {
-                self.write(granule as usize, 0, accessor, conflict);
+                self.write(granule as usize, lane, accessor, conflict);
             } else {
-                self.read(granule as usize, 0, accessor, conflict);
+                self.read(granule as usize, lane, accessor, conflict);
             }
         }
     }
@@ -357,10 +369,10 @@ impl Shadow {
 }
 
 impl Reader {
-    /// Whether a stamp is of the same warp and epoch.
+    /// Whether a stamp is of the same warp and epoch, or the same copy.
     fn is_with(&self, stamp: Stamp) -> bool {
-        const SAME: u64 = !(LANE | WHOLE | (MAX_PC as u64) << PC_SHIFT);
-        (self.stamp.0 ^ stamp.0) & SAME == 0
+        let any = if stamp.is_copy() { 0 } else { LANE | WHOLE };
+        (self.stamp.0 ^ stamp.0) & !(any | u64::from(MAX_PC) << PC_SHIFT) == 0
     }
 
     /// Whether an earlier read was by the same lanes, so that whoever comes after this one comes after that one.
@@ -371,7 +383,8 @@ impl Reader {
     /// Takes its place among the readers, and that of those who came before it.
     fn join(self, readers: &mut Vec<Self>, accessor: &Accessor) {
         readers.retain_mut(|reader| {
-            if reader.stamp.warp() == self.stamp.warp() && !reader.stamp.is_copy() && !self.is_with(reader.stamp) {
+            let by_threads = !reader.stamp.is_copy() && !self.stamp.is_copy();
+            if by_threads && reader.stamp.warp() == self.stamp.warp() && !self.is_with(reader.stamp) {
                 reader.lanes &= !self.lanes;
             }
             reader.lanes != 0 && (!reader.is_before(accessor.clock) || self.is_with(reader.stamp))

@@ -171,11 +171,11 @@ impl<'a> Cx<'a> {
         let lanes_active = u64::from(lanes.count_ones());
         let tally = &mut self.worker.tallies[self.pc as usize];
         tally.bytes += lanes_active * u64::from(size);
-        let touched = &self.launch.touched[index];
+        let touched = &mut self.worker.touched[index];
         if contiguous && lanes == !0 {
             let (first, last) = (offsets[0] / SECTOR, (offsets[WARP - 1] + u64::from(size) - 1) / SECTOR);
             tally.sectors += last - first + 1;
-            touched.mark_run(first, last, access);
+            touched.mark(first, last, access);
             return;
         }
         let mut sectors = [u64::MAX; WARP];
@@ -201,7 +201,7 @@ impl<'a> Cx<'a> {
         for &mut sector in sectors {
             if sector != previous {
                 distinct += 1;
-                touched.mark(sector, access);
+                touched.mark(sector, sector, access);
                 previous = sector;
             }
         }

@@ -99,7 +99,6 @@ impl Update {
             cx.block().mbarriers.insert(position, Object::new(barrier));
             cx.block().shared.defined.put(position, SIZE, !0);
             cx.store_image(cx.rank, position);
-            cx.note_thread_writes(cx.rank, &[position as u32; WARP], 1 << lane, SIZE);
         }
     }
 

@@ -100,7 +100,8 @@ impl Cx<'_> {
         }
     }
 
-    pub(super) fn note_mbarrier(&mut self, rank: usize, position: usize, lanes: Mask, access: Access) {
+    /// Notes that lanes access the object at a position.
+    pub(in crate::isa) fn note_mbarrier(&mut self, rank: usize, position: usize, lanes: Mask, access: Access) {
         if self.checked() {
             let positions = [position as u32; WARP];
             self.check_in_flight(rank, &positions, lanes, SIZE, access);
