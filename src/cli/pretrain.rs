@@ -83,6 +83,10 @@ pub struct Flags {
     #[arg(long, value_name = "RULE", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     expert_weights: Option<String>,
+    /// By how much a step moves the corrections that balance experts without a loss (DeepSeek-V3) [default: 0.001]
+    #[arg(long, value_name = "SPEED", help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    router_bias_speed: Option<f64>,
     /// Probability of dropout [default: 0]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -239,6 +239,21 @@ impl Model {
         Ok(Output { hidden: y, aux_losses, routings })
     }
 
+    /// One step of balancing without a loss: the corrections of the routers that have them move by `speed`, after `counts`, how many
+    /// tokens each expert got, of each layer that has experts. See [`moe::balanced_correction`].
+    pub fn balance_routers(&mut self, counts: &[Vec<usize>], speed: f64) -> Result<()> {
+        let values = self.params.flat_mut::<f32>()?;
+        let experts = self.weights.layers.iter().filter_map(|layer| match &layer.feed_forward {
+            FeedForward::Experts(experts) => Some(experts),
+            FeedForward::Dense(_) => None,
+        });
+        for (correction, counts) in experts.zip(counts).filter_map(|(experts, counts)| Some((experts.correction.as_ref()?, counts)))
+        {
+            moe::balanced_correction(&mut values[correction.offset()..][..counts.len()], counts, speed);
+        }
+        Ok(())
+    }
+
     /// Dropout at a site, where there is any.
     fn drop(&self, tape: &mut Tape, x: Var, forward: &Forward, site: u64) -> Result<Var> {
         match &forward.dropout {

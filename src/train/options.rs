@@ -57,6 +57,8 @@ pub struct Options {
     pub use_moe: Option<u8>,
     /// How the chosen experts are weighted; none: as published.
     pub expert_weights: Option<WeightRule>,
+    /// By how much each step moves the corrections that balance the experts without a loss, where the router has them (DeepSeek-V3).
+    pub router_bias_speed: f64,
     /// Probability of dropout.
     pub dropout: f64,
     /// How the parameters begin.
@@ -162,6 +164,7 @@ impl Options {
             intermediate_size: None,
             use_moe: None,
             expert_weights: None,
+            router_bias_speed: 1e-3,
             dropout: 0.0,
             init: Init::Normal,
             init_std: 0.02,
@@ -285,6 +288,7 @@ impl Options {
         }
         let ranges = [
             ("dropout", self.dropout, 0.0..1.0),
+            ("router-bias-speed", self.router_bias_speed, 0.0..1.0),
             ("init-std", self.init_std, f64::MIN_POSITIVE..10.0),
             ("val-fraction", self.val_fraction, 0.0..1.0),
             ("beta1", self.beta1, 0.0..1.0),

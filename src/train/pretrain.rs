@@ -290,7 +290,7 @@ impl Run {
             tok_s,
             mfu: tok_s.map(|tok_s| tok_s * flops / self.peak_flops),
             elapsed_s: Some(self.progress.elapsed_s),
-            expert_load: (!report.expert_load.is_empty()).then(|| report.expert_load.clone()),
+            expert_load: report.expert_load(),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Trainer {
     moments: [Recycled<f32>; 2],
     optimizer: AdamW,
     grad_clip: f64,
+    /// By how much a step moves the corrections of routers that have them.
+    router_bias_speed: f64,
     /// Neighbouring parameters that decay or do not.
     ranges: Vec<(Range<usize>, bool)>,
     dropout: Philox,
@@ -42,8 +44,15 @@ pub struct StepReport {
     pub counted: usize,
     /// Tokens that passed through the model.
     pub tokens: usize,
-    /// Share of the routed tokens that each expert received, `[layers][experts]`; empty without experts.
-    pub expert_load: Vec<Vec<f64>>,
+    /// How many routed tokens each expert received, `[layers with experts][experts]`.
+    pub expert_counts: Vec<Vec<usize>>,
+}
+
+impl StepReport {
+    /// Share of the routed tokens that each expert received, `[layers with experts][experts]`; `None` without experts.
+    pub fn expert_load(&self) -> Option<Vec<Vec<f64>>> {
+        (!self.expert_counts.is_empty()).then(|| self.expert_counts.iter().map(|layer| shares(layer)).collect())
+    }
 }
 
 impl Trainer {
@@ -51,10 +60,10 @@ impl Trainer {
     pub fn new(model: Model, options: &Options) -> Self {
         let len = model.params().layout().len();
         let mut ranges: Vec<(Range<usize>, bool)> = Vec::new();
-        for entry in model.params().layout().entries() {
+        for entry in model.params().layout().entries().iter().filter(|entry| entry.trainable) {
             let decayed = options.decay_scope == DecayScope::All || entry.shape.dims().len() > 1;
             match ranges.last_mut() {
-                Some((range, same)) if *same == decayed => range.end = entry.range().end,
+                Some((range, same)) if *same == decayed && range.end == entry.offset => range.end = entry.range().end,
                 _ => ranges.push((entry.range(), decayed)),
             }
         }
@@ -63,6 +72,7 @@ impl Trainer {
             moments: [Recycled::zeros(len), Recycled::zeros(len)],
             optimizer: options.adamw(),
             grad_clip: options.grad_clip,
+            router_bias_speed: options.router_bias_speed,
             ranges,
             dropout: Philox::new(options.seed).stream(DROPOUT_STREAM),
             model,
@@ -124,6 +134,7 @@ impl Trainer {
             let name = self.model.params().layout().entries().iter().find(overflows).map_or("a parameter", |entry| &entry.name);
             return Err(Error::NonFinite(format!("step {step}: the update at learning rate {lr} makes {name} overflow")));
         }
+        self.model.balance_routers(&report.expert_counts, self.router_bias_speed)?;
         Ok(report)
     }
 
@@ -131,8 +142,7 @@ impl Trainer {
     pub fn compute_gradients(&mut self, step: u64, group: &[Batch], checks: Checks) -> Result<StepReport> {
         let counted: usize = group.iter().map(Batch::counted).sum();
         self.gradients.clear();
-        let mut report = StepReport { loss: 0.0, aux_loss: None, grad_norm: 0.0, counted, tokens: 0, expert_load: Vec::new() };
-        let mut counts: Vec<Vec<usize>> = Vec::new();
+        let mut report = StepReport { loss: 0.0, aux_loss: None, grad_norm: 0.0, counted, tokens: 0, expert_counts: Vec::new() };
         for batch in group {
             let mut tape = Tape::recording().with_checks(checks);
             let (forward, targets) = self.forward(batch, Some(step));
@@ -141,8 +151,8 @@ impl Trainer {
             report.tokens += batch.input_ids.len();
             if !loss.expert_counts.is_empty() {
                 *report.aux_loss.get_or_insert(0.0) += loss.aux;
-                counts.resize(loss.expert_counts.len(), Vec::new());
-                for (total, layer) in counts.iter_mut().zip(&loss.expert_counts) {
+                report.expert_counts.resize(loss.expert_counts.len(), Vec::new());
+                for (total, layer) in report.expert_counts.iter_mut().zip(&loss.expert_counts) {
                     total.resize(layer.len(), 0);
                     total.iter_mut().zip(layer).for_each(|(total, count)| *total += count);
                 }
@@ -151,7 +161,6 @@ impl Trainer {
         }
         self.gradients.expect_all_reached()?;
         report.grad_norm = global_norm(self.gradients.flat::<f32>()?);
-        report.expert_load = counts.iter().map(|layer| shares(layer)).collect();
         Ok(report)
     }
 
