@@ -23,7 +23,8 @@ pub struct Flags {
     /// A run directory, or any model directory with config.json, model.safetensors and tokenizer.json
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Text to score, plain UTF-8 or JSON lines {"text": …}: loss in nats per token, perplexity, bits per byte
+    /// Text to score, plain UTF-8 or JSON lines {"text": …}, also .gz or .zst, files, quoted patterns and directories: loss in
+    /// nats per token, perplexity, bits per byte
     #[arg(long, group = "task", num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Questions to answer, JSON lines as in HellaSwag {"ctx": …, "endings": […], "label": …}: acc, and acc_norm per byte
