@@ -101,8 +101,19 @@ fn arithmetic(i: &Instruction, cx: &mut Lowering) -> Result<Decoded> {
         "add" => both!(binary, cx, i, Class::Float, modifiers.last(), mode, round::add, (a, b)),
         "sub" => both!(binary, cx, i, Class::Float, modifiers.last(), mode, round::sub, (a, b)),
         "mul" => both!(binary, cx, i, Class::Float, modifiers.last(), mode, round::mul, (a, b)),
-        _ => both!(ternary, cx, i, Class::Float, modifiers.last(), mode, round::fma, (a, b, c)),
+        _ => match (modifiers.last(), mode) {
+            ("f32", Mode { rounding: Rounding::Down, ftz, sat: false }) => {
+                flushed!(ternary, cx, i, Class::Float, ftz, fma_down, (a, b, c))
+            }
+            (ty, mode) => both!(ternary, cx, i, Class::Float, ty, mode, round::fma, (a, b, c)),
+        },
     }
+}
+
+/// With a constant mode, for `expf` begins with it.
+#[inline(always)]
+fn fma_down(a: f32, b: f32, c: f32) -> f32 {
+    round::fma(Rounding::Down, a, b, c)
 }
 
 /// `div`, `rcp`, `sqrt`: rounded or approximate.
