@@ -109,7 +109,8 @@ fn losses(golden: &WeightsFile, loss: &Loss) -> Result<Vec<Comparison>> {
     Ok(comparisons)
 }
 
-/// Every parameter must have a golden gradient, and every golden gradient a parameter; experts are named one by one or fused.
+/// Every parameter that is trained must have a golden gradient, and every golden gradient a parameter; experts are named one by one or
+/// fused.
 fn compare_gradients(golden: &WeightsFile, model: &Model, gradients: &Gradients) -> Result<Vec<Comparison>> {
     let flat: Vec<f64> = match model.params().dtype() {
         DType::F64 => gradients.flat::<f64>()?.to_vec(),
@@ -118,7 +119,7 @@ fn compare_gradients(golden: &WeightsFile, model: &Model, gradients: &Gradients)
     let names = golden.names();
     let stored = model.params().layout().as_stored(|name| golden.contains(&format!("grad.{name}")));
     let compare_one = |entry: &&Entry| distance(golden, &format!("grad.{}", entry.name), &flat[entry.range()], GRADIENT);
-    let mut comparisons: Vec<_> = stored.iter().map(compare_one).collect();
+    let mut comparisons: Vec<_> = stored.iter().filter(|entry| entry.trainable).map(compare_one).collect();
     let tied_head = |name: &str| model.config().tie_word_embeddings && name == "lm_head.weight";
     for name in names {
         if let Some(parameter) = name.strip_prefix("grad.")
