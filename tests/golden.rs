@@ -19,7 +19,7 @@ fn case(name: &str) -> PathBuf {
 #[test]
 fn every_case_passes() {
     let cases = cases();
-    assert_eq!(cases.len(), 17);
+    assert_eq!(cases.len(), 20);
     for case in cases {
         for dtype in [DType::F32, DType::F64] {
             let failed: Vec<_> = compare(&case, dtype).unwrap().into_iter().filter(|c| !c.pass).collect();

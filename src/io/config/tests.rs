@@ -206,7 +206,7 @@ fn settings() -> Vec<(&'static str, &'static str, Value, Value)> {
         ("deepseek_v3", "moe_layer_freq", json!(1), json!(2)),
         ("deepseek_v3", "num_key_value_heads", json!(8), json!(4)),
         ("deepseek_v3", "n_group", json!(4), json!(3)),
-        ("deepseek_v3", "topk_group", json!(2), json!(5)),
+        ("deepseek_v3", "topk_group", json!(5), json!(9)),
         ("deepseek_v3", "routed_scaling_factor", json!(1), json!(-1.0)),
         ("deepseek_v3", "rope_interleave", json!(false), json!(null)),
         ("mla", "q_lora_rank", json!(null), json!(8)),
@@ -241,7 +241,7 @@ fn settings() -> Vec<(&'static str, &'static str, Value, Value)> {
 #[test]
 fn what_would_be_another_model_is_refused_by_its_name() {
     for (model_type, name, harmless, other) in settings() {
-        let few = json!({ "n_routed_experts": 8 });
+        let few = json!({ "n_routed_experts": 16 });
         let result = |value: Value| public(model_type, with(few.clone(), &json!({ name: value })));
         assert!(result(harmless.clone()).is_ok(), "{model_type} {name} {harmless}: {}", refusal(result(harmless.clone())));
         let message = refusal(result(other.clone()));

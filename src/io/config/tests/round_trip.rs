@@ -8,7 +8,8 @@ use crate::ops::rope::RopeLayout;
 
 /// How the frequencies of a model of this line may be stretched: any public form, or MiniMind's.
 fn any_scaling(minimind: bool) -> impl Strategy<Value = RopeScaling> {
-    let one = || 0.1f64..50.0;
+    // Of few digits: a last bit may be lost where JSON is read.
+    let one = || (1u32..50_000).prop_map(|x| f64::from(x) / 1e3);
     let yarn = (one(), 1usize..5000, one(), one(), any::<bool>(), prop::array::uniform3(prop::option::of(one())));
     (0usize..4, yarn).prop_map(move |(kind, (factor, length, a, b, truncate, [attention_factor, mscale, mscale_all_dim]))| {
         let original_max_position_embeddings = length;
@@ -21,7 +22,7 @@ fn any_scaling(minimind: bool) -> impl Strategy<Value = RopeScaling> {
             (false, 2) => RopeScaling::Llama3(Llama3 {
                 factor,
                 low_freq_factor: a,
-                high_freq_factor: a + b,
+                high_freq_factor: (1e3 * (a + b)).round() / 1e3,
                 original_max_position_embeddings,
             }),
             (false, _) => RopeScaling::Yarn(Yarn { truncate, attention_factor, mscale, mscale_all_dim, ..yarn(YarnForm::Public) }),
@@ -48,7 +49,7 @@ fn any_config() -> impl Strategy<Value = ModelConfig> {
     let line = prop::sample::select(&LINES[..]);
     line.prop_flat_map(|(family, experts, minimind)| {
         let sizes = prop::array::uniform16(1usize..7);
-        let reals = prop::array::uniform4(0.001f64..20.0);
+        let reals = prop::array::uniform4((1u32..20_000).prop_map(|x| f64::from(x) / 1e3));
         let tokens = prop::array::uniform3(prop::option::of(0u32..99));
         (any_scaling(minimind), sizes, reals, prop::array::uniform6(any::<bool>()), tokens).prop_map(
             move |(rope_scaling, n, x, flags, tokens)| config_of((family, experts, minimind), rope_scaling, n, x, flags, tokens),
@@ -70,7 +71,7 @@ fn config_of(
         Family::DeepSeekV3 => ModelConfig::deepseek_v3(64, n[3], 9 + n[4]),
         _ => ModelConfig { family, ..ModelConfig::minimind2(64, n[3], 9 + n[4]) },
     };
-    let rms_norm_eps = x[0] * 1e-5;
+    let rms_norm_eps = (x[0] * 1e3).round() / 1e8;
     let gqa = GqaConfig { num_key_value_heads: n[1], head_dim: 2 * n[5], qk_norm: family == Family::Qwen3 };
     let attention = match base.attention.clone() {
         AttentionConfig::Gqa(_) => AttentionConfig::Gqa(gqa),
@@ -95,7 +96,7 @@ fn config_of(
         attention,
         intermediate_size: n[10],
         max_position_embeddings: 1000 * n[11],
-        rope_theta: 1.0 + 1e4 * x[1],
+        rope_theta: 1.0 + (x[1] * 1e3).round(),
         rope_scaling,
         rms_norm_eps,
         hidden_act: if flags[2] { Activation::Gelu } else { Activation::Silu },
