@@ -2,6 +2,7 @@
 
 mod config;
 mod mmap;
+mod needless;
 mod safetensors;
 
 use std::collections::HashSet;
@@ -25,7 +26,8 @@ pub fn read_model_config(dir: impl AsRef<Path>) -> Result<ModelConfig> {
 /// A model from a directory that holds `config.json` and `model.safetensors`.
 ///
 /// Every parameter of the configuration must be there under its public name and shape, in f32, bf16 or f16, experts one by one
-/// or fused; a tensor that the model has no place for is an error too, but for a tied head written twice.
+/// or fused; a tensor that the model has no place for is an error too, but for a tied head written twice and what
+/// [the decoder does not need](needless).
 pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     let dir = dir.as_ref();
     if !dir.is_dir() {
@@ -39,9 +41,10 @@ pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     let layout = Model::layout(&config)?;
     let tied_head = |name: &str| config.tie_word_embeddings && name == "lm_head.weight";
     let names: HashSet<String> = file.names().into_iter().collect();
+    let needless = |name: &str| needless::is_needless(&config, name, |name| names.contains(name));
     let stored = layout.as_stored(|name| names.contains(name));
     let places: HashSet<&str> = stored.iter().map(|entry| entry.name.as_str()).collect();
-    if let Some(name) = names.iter().filter(|name| !places.contains(name.as_str()) && !tied_head(name)).min() {
+    if let Some(name) = names.iter().filter(|name| !places.contains(name.as_str()) && !tied_head(name) && !needless(name)).min() {
         return Err(Error::format(file.path(), format!("the model of config.json has no place for the tensor `{name}`")));
     }
     // Before there is room for them: sizes that only config.json has may be beyond any memory.
@@ -60,10 +63,11 @@ pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
 /// A tied head that is written all the same must be the embedding: one that differs was trained apart from it.
 fn expect_tied(file: &WeightsFile, params: &Params) -> Result<()> {
     let head = file.f32("lm_head.weight")?;
-    let embedding = params.get("model.embed_tokens.weight").ok_or_else(|| Error::Internal("a model without embedding".into()))?;
-    if head.0 == *embedding.shape() && head.1 == embedding.data::<f32>()? {
+    // The embedding lies first, whatever its line calls it.
+    let entry = params.layout().entries().first().ok_or_else(|| Error::Internal("a model without embedding".into()))?;
+    if head.0 == entry.shape && head.1 == params.flat::<f32>()?[entry.range()] {
         return Ok(());
     }
-    let message = "`lm_head.weight` differs from `model.embed_tokens.weight`, but config.json ties them (`tie_word_embeddings`)";
+    let message = format!("`lm_head.weight` differs from `{}`, but config.json ties them (`tie_word_embeddings`)", entry.name);
     Err(Error::format(file.path(), message))
 }

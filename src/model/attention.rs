@@ -107,7 +107,7 @@ impl Model {
     ) -> Result<Var> {
         let config = self.config();
         let heads = config.num_attention_heads;
-        let scale = scale(mla.qk_head_dim());
+        let scale = scale(mla.qk_head_dim()) * config.softmax_factor();
         let Latent { q, latent, shared_key } = self.latent(tape, weights, mla, x, &positions)?;
         let kv_up = self.weight(tape, &weights.kv_up);
         if let Some(cache) = cache {

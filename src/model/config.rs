@@ -1,12 +1,14 @@
 //! What a model is made of, whatever its family calls it.
 
+mod lines;
 mod preset;
 
 use crate::ops::gated::Activation;
-use crate::ops::moe::{AuxLoss, RouterConfig, WeightRule};
+use crate::ops::moe::{AuxLoss, RouterConfig, Scoring, WeightRule};
 use crate::ops::rope::{RopeLayout, RopeScaling};
 use crate::{Error, Result};
 
+pub(crate) use lines::DEEPSEEK_LATENT_EPS;
 pub use preset::Preset;
 
 /// The published line that a model belongs to: decides the form in which it is written, and the names of its tensors.
@@ -217,7 +219,7 @@ impl ModelConfig {
                 v_head_dim: head,
                 rotary_key: RotaryKey::Shared,
                 rope_layout: RopeLayout::Interleaved,
-                latent_norm_eps: 1e-6,
+                latent_norm_eps: DEEPSEEK_LATENT_EPS,
             }),
             rope_theta: 1e4,
             rms_norm_eps: 1e-6,
@@ -244,7 +246,8 @@ impl ModelConfig {
             Family::DeepSeekV3 | Family::NotesMla => (1, 2, Rule::Normalised, Loss::Sequence { alpha: 1e-3 }, vec![0]),
         };
         let intermediate_size = self.intermediate_size;
-        let router = RouterConfig::softmax(top_k, weights, aux_loss);
+        let scoring = if self.family == Family::DeepSeekV3 { Scoring::Sigmoid } else { Scoring::Softmax };
+        let router = RouterConfig { scoring, ..RouterConfig::softmax(top_k, weights, aux_loss) };
         self.moe = Some(MoeConfig { num_experts: 4, num_shared_experts, intermediate_size, router, dense_layers });
         self
     }
@@ -254,6 +257,14 @@ impl ModelConfig {
         match &self.attention {
             AttentionConfig::Gqa(gqa) => Some(gqa),
             AttentionConfig::Mla(_) => None,
+        }
+    }
+
+    /// What multiplies the scale of the softmax, `1/√D`, besides: DeepSeek-V3's YaRN has a factor of its own.
+    pub fn softmax_factor(&self) -> f64 {
+        match self.rope_scaling {
+            RopeScaling::Yarn(yarn) if self.family == Family::DeepSeekV3 => yarn.softmax_factor(),
+            _ => 1.0,
         }
     }
 
@@ -364,13 +375,8 @@ impl ModelConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config(format!("dropout {} must lie in [0, 1)", self.dropout)));
         }
-        match &self.moe {
-            Some(_) if self.family == Family::NotesMla => {
-                Err(Error::config("the study notes' decoder with latent attention (mla) has no form with experts"))
-            }
-            Some(moe) => moe.validate(layers),
-            None => Ok(()),
-        }
+        self.moe.as_ref().map_or(Ok(()), |moe| moe.validate(layers))?;
+        self.validate_line()
     }
 
     fn validate_attention(&self) -> Result<()> {
@@ -383,10 +389,6 @@ impl ModelConfig {
         if !self.rotary_dim().is_multiple_of(2) {
             let name = if self.gqa().is_some() { "head_dim" } else { "qk_rope_head_dim" };
             return Err(Error::config(format!("{name} {} must be even: rotary embedding turns pairs", self.rotary_dim())));
-        }
-        let latent = matches!(self.attention, AttentionConfig::Mla(_));
-        if latent != matches!(self.family, Family::DeepSeekV3 | Family::NotesMla) {
-            return Err(Error::config(format!("models of the line {:?} do not have this kind of attention", self.family)));
         }
         Ok(())
     }
@@ -401,6 +403,7 @@ impl MoeConfig {
         if k == 0 || k > experts {
             return Err(Error::config(format!("num_experts_per_tok {k} must lie in 1..={experts}, the number of experts")));
         }
+        self.router.check(experts)?;
         let ascending = self.dense_layers.windows(2).all(|pair| pair[0] < pair[1]);
         if !ascending || self.dense_layers.last().is_some_and(|&last| last >= layers) {
             return Err(Error::config(format!(

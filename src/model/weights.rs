@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::config::{AttentionConfig, Family, GqaConfig, MlaConfig, ModelConfig, MoeConfig, RotaryKey};
+use crate::ops::moe::Scoring;
 use crate::params::{Layout, Param, Params};
 use crate::rng::Philox;
 use crate::tensor::{DType, Shape};
@@ -244,7 +245,7 @@ impl Builder<'_> {
         let [gate, up, down] = self.names.expert_parts;
         let prefix = format!("{layer}.{}", self.names.moe);
         let router = self.add(format!("{prefix}.gate"), [experts, h]);
-        let correction = (self.config.family == Family::DeepSeekV3)
+        let correction = (moe.router.scoring == Scoring::Sigmoid)
             .then(|| self.layout.add_buffer(format!("{prefix}.gate.e_score_correction_bias"), [experts]));
         let modules: Vec<String> = (0..experts).map(|e| format!("experts.{e}")).collect();
         let names = |parts: &[&str]| -> Vec<String> {
