@@ -62,6 +62,8 @@ impl Drop for Busy<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::AssertUnwindSafe;
+
     use rayon::prelude::*;
 
     #[test]
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn a_panic_inside_ends_the_wait() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let caught = std::panic::catch_unwind(|| pool.install(|| awake(|| panic!("planted"))));
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| pool.install(|| awake(|| panic!("planted")))));
         assert!(caught.is_err());
     }
 }

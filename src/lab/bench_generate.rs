@@ -60,7 +60,7 @@ pub fn bench_generate(bench: &GenerateBench, mut observe: impl FnMut(usize, f64,
     let random = Philox::new(0);
     let token = |i: usize| random.below(i as u64, vocab_size as u64) as u32;
     let prompts: Vec<Vec<u32>> = (0..batch_size).map(|b| (b * prompt_len..(b + 1) * prompt_len).map(token).collect()).collect();
-    let mut run = || -> Result<[f64; 2]> {
+    let run = || -> Result<[f64; 2]> {
         let mut generation = BatchGeneration::new(&model, &prompts, Sampling::greedy(), new_tokens + 1)?.without_end();
         let begun = Instant::now();
         generation.next().transpose()?;
