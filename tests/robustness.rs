@@ -225,6 +225,8 @@ fn generate_is_repeatable_and_names_what_is_wrong() {
     let sampled = |seed: &str| succeeds(&mut generate(&run, &["--seed", seed, "--max-new-tokens", "40"])).stdout;
     assert_eq!(sampled("1"), sampled("1"));
     assert_ne!(sampled("1"), sampled("2"));
+    let narrow = || succeeds(&mut generate(&run, &["--prompt", "the", "--dtype", "bfloat16", "--max-new-tokens", "40"])).stdout;
+    assert!(narrow().starts_with(b"the") && narrow() == narrow());
 
     assert_fails(&mut generate(&dir.path().join("none"), &[]), &["none is not a directory", "model.safetensors"]);
     assert_fails(&mut generate(dir.path(), &[]), &["model.safetensors"]);
