@@ -3,6 +3,7 @@
 mod bench;
 mod emulate;
 mod estimate;
+mod export;
 mod generate;
 mod lab;
 mod learn;
@@ -29,6 +30,8 @@ enum Command {
     Generate(generate::Flags),
     /// Memory on paper: parameters, optimizer, activations and cache of a model
     Estimate(estimate::Flags),
+    /// Write a model in another type or in several files
+    Export(export::Flags),
     /// Make tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
@@ -50,6 +53,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Pretrain(flags) => pretrain::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
         Command::Estimate(flags) => estimate::run(&flags),
+        Command::Export(flags) => export::run(&flags),
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),
