@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{AttentionConfig, Family, GqaConfig, ModelConfig, MoeConfig};
 use crate::ops::gated::Activation;
 use crate::ops::moe::{AuxLoss, RouterConfig, WeightRule};
-use crate::ops::rope::RopeScaling;
+use crate::ops::rope::{RopeScaling, YarnForm};
 use crate::{Error, Result};
 
 /// Reads a configuration. `tensors` are the names in the weights file, which tell MiniMind's generations apart where the
@@ -309,11 +309,7 @@ fn experts_to_json(json: &mut Value, family: Family, moe: &MoeConfig) {
 }
 
 fn rope_scaling_to_json(scaling: RopeScaling) -> Value {
-    let (yarn, with_factor) = match scaling {
-        RopeScaling::Yarn(yarn) => (yarn, true),
-        RopeScaling::YarnLinearBeta(yarn) => (yarn, false),
-        _ => return Value::Null,
-    };
+    let RopeScaling::Yarn(yarn) = scaling else { return Value::Null };
     let mut json = json!({
         "type": "yarn",
         "rope_type": "yarn",
@@ -322,8 +318,8 @@ fn rope_scaling_to_json(scaling: RopeScaling) -> Value {
         "beta_fast": yarn.beta_fast,
         "beta_slow": yarn.beta_slow,
     });
-    if with_factor {
-        json["attention_factor"] = yarn.attention_factor.into();
+    if yarn.form != YarnForm::MiniMindLinearBeta {
+        json["attention_factor"] = yarn.attention_factor().into();
     }
     json
 }

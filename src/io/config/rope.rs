@@ -5,11 +5,10 @@ use serde_json::{Map, Value};
 use super::Fields;
 use crate::Result;
 use crate::model::Family;
-use crate::ops::rope::{RopeScaling, Yarn};
+use crate::ops::rope::{RopeScaling, Yarn, YarnForm};
 
 /// The settings of MiniMind's YaRN in the paper's form.
-const YARN: Yarn =
-    Yarn { factor: 16.0, original_max_position_embeddings: 2048, beta_fast: 32.0, beta_slow: 1.0, attention_factor: 1.0 };
+const YARN: Yarn = Yarn { attention_factor: Some(1.0), ..Yarn::new(YarnForm::MiniMind, 16.0, 2048) };
 
 impl Fields<'_> {
     /// An object of rotary settings, under its older name or that of transformers 5.
@@ -86,9 +85,12 @@ impl Fields<'_> {
             None | Some(Value::Null) => Ok(default),
             Some(v) => v.as_f64().ok_or_else(|| self.error(format!("`rope_scaling.{name}` is {v}, expected a number"))),
         };
-        let attention_factor = value.get("attention_factor").filter(|v| !v.is_null());
-        let (fast, factor) = if attention_factor.is_some() { (YARN.beta_fast, YARN.factor) } else { (4.0, 4.0) };
-        let yarn = Yarn {
+        let (form, fast, factor) = match value.get("attention_factor") {
+            None | Some(Value::Null) => (YarnForm::MiniMindLinearBeta, 4.0, 4.0),
+            Some(_) => (YarnForm::MiniMind, YARN.beta_fast, YARN.factor),
+        };
+        Ok(RopeScaling::Yarn(Yarn {
+            form,
             factor: number("factor", factor)?,
             original_max_position_embeddings: number(
                 "original_max_position_embeddings",
@@ -96,8 +98,8 @@ impl Fields<'_> {
             )? as usize,
             beta_fast: number("beta_fast", fast)?,
             beta_slow: number("beta_slow", YARN.beta_slow)?,
-            attention_factor: number("attention_factor", YARN.attention_factor)?,
-        };
-        Ok(if attention_factor.is_some() { RopeScaling::Yarn(yarn) } else { RopeScaling::YarnLinearBeta(yarn) })
+            attention_factor: Some(number("attention_factor", 1.0)?),
+            ..YARN
+        }))
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::rope::Yarn;
+use crate::ops::rope::{Yarn, YarnForm};
 
 const Q_NORM: &str = "model.layers.0.self_attn.q_norm.weight";
 
@@ -53,9 +53,8 @@ fn yarn_is_told_by_its_fields() {
     let read = |scaling: Value, tensors: &[&str]| {
         read(json!({ "model_type": "minimind", "inference_rope_scaling": true, "rope_scaling": scaling }), tensors)
     };
-    let paper =
-        Yarn { factor: 16.0, original_max_position_embeddings: 2048, beta_fast: 32.0, beta_slow: 1.0, attention_factor: 1.0 };
-    let linear = RopeScaling::YarnLinearBeta(Yarn { factor: 8.0, beta_fast: 4.0, ..paper });
+    let paper = Yarn { attention_factor: Some(1.0), ..Yarn::new(YarnForm::MiniMind, 16.0, 2048) };
+    let linear = RopeScaling::Yarn(Yarn { form: YarnForm::MiniMindLinearBeta, factor: 8.0, beta_fast: 4.0, ..paper });
     let scaling = |value, tensors: &[&str]| read(value, tensors).unwrap().rope_scaling;
     assert_eq!(scaling(json!({ "factor": 8.0 }), &["x"]), linear);
     assert_eq!(scaling(json!({ "factor": 16.0, "attention_factor": 1.0 }), &["x"]), RopeScaling::Yarn(paper));

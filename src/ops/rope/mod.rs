@@ -5,6 +5,7 @@
 //! Bound by memory: 2·R·C elements each way.
 
 mod frequencies;
+mod scaling;
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Float, Shape, Tensor};
 use crate::{Error, Result, with_float};
 
-pub use frequencies::{Frequencies, RopeScaling, RopeTable, Yarn};
+pub use frequencies::{Frequencies, RopeTable};
+pub use scaling::{Llama3, RopeScaling, Yarn, YarnForm};
 
 /// Which columns of a head turn together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
