@@ -3,6 +3,7 @@
 mod config;
 mod export;
 mod float_type;
+mod gguf;
 mod load;
 mod mmap;
 mod safetensors;
@@ -12,6 +13,7 @@ mod weights;
 pub use config::{config_to_json, generation_config_to_json, read_config};
 pub use export::export_model;
 pub use float_type::FloatType;
+pub use gguf::{GgmlType, export_gguf};
 pub use load::{load_model, read_model_config};
 pub use mmap::Mmap;
 pub use safetensors::WeightsFile;

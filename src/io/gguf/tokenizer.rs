@@ -91,7 +91,11 @@ fn read_text(path: &Path) -> Result<Option<String>> {
 fn splitting(json: &Json) -> Result<&'static str, String> {
     let model = &json["model"];
     if model["type"] != "BPE" || model["byte_fallback"] == true {
-        return Err(format!("a model of the type {}{}", model["type"], if model["byte_fallback"] == true { " over bytes" } else { "" }));
+        return Err(format!(
+            "a model of the type {}{}",
+            model["type"],
+            if model["byte_fallback"] == true { " over bytes" } else { "" }
+        ));
     }
     let normalizer = &json["normalizer"];
     // NFC leaves nearly every text as it is, and llama.cpp knows none: the public files of Qwen2 are the same in this.
@@ -188,7 +192,8 @@ mod tests {
 
     #[test]
     fn public_splittings_are_told_apart() {
-        let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let llama =
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
         let qwen = llama.replace("{1,3}", "");
         assert_eq!(splitting(&bpe(split(llama), true)), Ok("llama-bpe"));
         assert_eq!(splitting(&bpe(split(&qwen), false)), Ok("qwen2"));
