@@ -2,7 +2,7 @@
 """Models to and from the public transformers library, without any conversion: the same numbers on both sides.
 
     pip install torch transformers safetensors
-    cargo build --release
+    cargo build --release        or FERROMIND names a binary that is built already
     python scripts/check_transformers.py RUN_DIR...     what `pretrain` wrote
     python scripts/check_transformers.py --made          a small random model of each family that transformers has
 
@@ -12,6 +12,7 @@ transformers. At each of these steps loss, logits (relative L2 up to 1e-5), the 
 were, every gradient are written as a golden case, which `ferromind lab golden` compares by name. Exit status 1 where anything differs.
 """
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = ROOT / "target" / "release" / "ferromind"
+BINARY = os.environ.get("FERROMIND", ROOT / "target" / "release" / "ferromind")
 ROWS, TOKENS, PROMPT, CONTINUED = 2, 48, 8, 24
 SMALL = {"vocab_size": 120, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
          "intermediate_size": 80, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
