@@ -126,6 +126,11 @@ impl Model {
         Self::new(self.config.clone(), self.params.to_f64()?)
     }
 
+    /// The same model with its parameters rounded to bf16, for inference.
+    pub fn to_bf16(&self) -> Result<Self> {
+        Self::new(self.config.clone(), self.params.to_bf16()?)
+    }
+
     /// The same model with another probability of dropout.
     pub fn with_dropout(mut self, dropout: f64) -> Self {
         self.config.dropout = dropout;
