@@ -14,6 +14,7 @@ mod tokenizer;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ferromind::tensor::DType;
 
 /// Train, run and take apart small language models.
 #[derive(Parser)]
@@ -64,6 +65,32 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Bench(command) => bench::run(command),
         Command::Emulate(flags) => emulate::run(*flags),
         Command::Learn(flags) => learn::run(&flags),
+    }
+}
+
+/// What weights are kept in at inference.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum WeightType {
+    #[default]
+    Float32,
+    Bfloat16,
+}
+
+impl From<WeightType> for DType {
+    fn from(dtype: WeightType) -> Self {
+        match dtype {
+            WeightType::Float32 => Self::F32,
+            WeightType::Bfloat16 => Self::BF16,
+        }
+    }
+}
+
+impl std::fmt::Display for WeightType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod evaluate;
 mod generate;
 mod sample;
+mod sequence;
 
-pub use generate::Generation;
+pub use generate::{BatchGeneration, Generation};
 pub use sample::{Sampler, Sampling};

@@ -177,6 +177,21 @@ impl Tensor {
         Ok(Self { buffer: self.buffer.clone(), offset: self.offset, shape, pitch })
     }
 
+    /// Rows `start .. start + rows`, those of all outer extents counted together, without copying: `[rows, C]`.
+    pub fn row_range(&self, start: usize, rows: usize) -> Result<Self> {
+        let (all, cols) = (self.shape.rows(), self.shape.cols());
+        if start + rows > all {
+            return Err(Error::Shape {
+                op: "row_range",
+                argument: "x",
+                expected: format!("at least {} rows", start + rows),
+                got: self.shape.to_string(),
+            });
+        }
+        let offset = if rows == 0 { self.offset } else { self.offset + start * self.pitch };
+        Ok(Self { buffer: self.buffer.clone(), offset, shape: [rows, cols].into(), pitch: self.pitch })
+    }
+
     /// Columns `start .. start + cols` of every row, without copying.
     pub fn columns(&self, start: usize, cols: usize) -> Result<Self> {
         if start + cols > self.shape.cols() {
@@ -214,6 +229,8 @@ mod tests {
         assert!(x.reshape([6]).is_err());
         assert_eq!(x.reshape([1, 3, 2]).unwrap().to_f64().unwrap(), x.to_f64().unwrap());
         assert!(iota().columns(3, 2).is_err());
+        assert_eq!(x.row_range(1, 2).unwrap().to_f64().unwrap(), [5., 6., 9., 10.]);
+        assert!(x.row_range(1, 3).is_err());
     }
 
     #[test]

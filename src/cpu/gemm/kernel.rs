@@ -245,8 +245,10 @@ pub(super) fn prefetch<T>(p: *const T) {
 
 /// Rows that [`Isa::dots`] takes at once.
 pub(super) const DOT_ROWS: usize = 4;
-/// Columns that the loop of [`Isa::dots`] takes at once.
+/// Columns that the loop of [`Isa::dots`] takes at once, while it asks for the next ones.
 const DOT_COLS: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Dot products of few rows with the rows of a matrix, both contiguous over k.
 pub(super) struct Dots<'a, B> {
@@ -297,16 +299,29 @@ unsafe fn dot_block<S: Simd, B: Stored, const ROWS: usize, const COLS: usize>(d:
     unsafe {
         let (a, b) = (d.a.as_ptr(), d.b.as_ptr().wrapping_add(j * d.b_stride));
         let mut sums = [[S::zero(); COLS]; ROWS];
-        for p in (0..d.k).step_by(S::LANES) {
-            let mask = S::mask((d.k - p).min(S::LANES));
+        let whole = d.k / S::LANES * S::LANES;
+        for p in (0..whole).step_by(S::LANES) {
             let mut y = [S::zero(); COLS];
             for c in 0..COLS {
-                y[c] = B::load_masked::<S>(b.wrapping_add(c * d.b_stride + p), mask);
+                if p.is_multiple_of(LINE / size_of::<B>()) {
+                    prefetch(b.wrapping_add((COLS + c) * d.b_stride + p));
+                }
+                y[c] = B::load::<S>(b.wrapping_add(c * d.b_stride + p));
             }
             for r in 0..ROWS {
-                let x = S::load_masked(a.wrapping_add(r * d.a_stride + p), mask);
+                let x = S::load(a.wrapping_add(r * d.a_stride + p));
                 for c in 0..COLS {
                     sums[r][c] = S::fma(x, y[c], sums[r][c]);
+                }
+            }
+        }
+        if whole < d.k {
+            let mask = S::mask(d.k - whole);
+            for c in 0..COLS {
+                let y = B::load_masked::<S>(b.wrapping_add(c * d.b_stride + whole), mask);
+                for r in 0..ROWS {
+                    let x = S::load_masked(a.wrapping_add(r * d.a_stride + whole), mask);
+                    sums[r][c] = S::fma(x, y, sums[r][c]);
                 }
             }
         }
