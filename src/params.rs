@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use half::bf16;
 use rayon::prelude::*;
 
-use crate::tensor::{Buffer, DType, Element, Shape, Tensor};
+use crate::tensor::{Buffer, DType, Element, Recycled, Shape, Tensor};
 use crate::{Error, Result};
 
 /// One named parameter.
@@ -181,9 +182,17 @@ impl Params {
         let values: Vec<f64> = self.flat::<f32>()?.iter().map(|&x| f64::from(x)).collect();
         Ok(Self { layout: self.layout.clone(), values: Arc::new(Buffer::F64(values.into())) })
     }
+
+    /// The same values rounded to bf16, to nearest, ties to even: for inference.
+    pub fn to_bf16(&self) -> Result<Self> {
+        let values = self.flat::<f32>()?;
+        let mut rounded = Recycled::stale(values.len());
+        rounded.par_iter_mut().zip(values).with_min_len(CLEARED).for_each(|(rounded, &x)| *rounded = bf16::from_f32(x));
+        Ok(Self { layout: self.layout.clone(), values: Arc::new(Buffer::BF16(rounded)) })
+    }
 }
 
-/// Elements that one parallel task sets to zero.
+/// Elements that one parallel task sets to zero, or rounds.
 const CLEARED: usize = 1 << 18;
 
 /// The gradients of all parameters, in the same layout.
@@ -222,6 +231,7 @@ impl Gradients {
         match &mut self.buffer {
             Buffer::F32(data) => data.par_chunks_mut(CLEARED).for_each(|data| data.fill(0.0)),
             Buffer::F64(data) => data.par_chunks_mut(CLEARED).for_each(|data| data.fill(0.0)),
+            Buffer::BF16(data) => data.fill(bf16::ZERO),
             Buffer::I32(data) => data.fill(0),
         }
         self.reached.fill(false);
@@ -250,6 +260,7 @@ impl Gradients {
         let finite = match &self.buffer {
             Buffer::F32(data) => data[range].iter().all(|x| x.is_finite()),
             Buffer::F64(data) => data[range].iter().all(|x| x.is_finite()),
+            Buffer::BF16(data) => data[range].iter().all(|x| x.is_finite()),
             Buffer::I32(_) => true,
         };
         let name = || self.entries.iter().find(|entry| entry.range().contains(&offset)).map_or("", |entry| &entry.name);

@@ -45,7 +45,7 @@ fn with_experts(config: ModelConfig, top_k: usize, shared: usize, weight_rule: W
         num_experts: 3,
         num_shared_experts: shared,
         intermediate_size: 5,
-        router: RouterConfig { top_k, weights: weight_rule, aux_loss },
+        router: RouterConfig::softmax(top_k, weight_rule, aux_loss),
         dense_layers: Vec::new(),
     };
     ModelConfig { moe: Some(moe), ..config }

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use ferromind::cpu::awake;
 use ferromind::data::Tokenizer;
 use ferromind::infer::{Generation, Sampling};
 use ferromind::io::load_model;
+
+use super::WeightType;
 
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
@@ -38,6 +41,9 @@ pub struct Flags {
     /// One seed, one text
     #[arg(long, default_value_t = Sampling::default().seed)]
     seed: u64,
+    /// What the weights are kept in: bfloat16 halves what each token reads, and rounds weights of a float32 file
+    #[arg(long, default_value_t)]
+    dtype: WeightType,
     /// Threads; 0 takes one for each core
     #[arg(long, default_value_t = 0)]
     num_workers: usize,
@@ -47,6 +53,10 @@ pub struct Flags {
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::use_threads(flags.num_workers)?;
     let model = load_model(&flags.model)?;
+    let model = match flags.dtype {
+        WeightType::Float32 => model,
+        WeightType::Bfloat16 => model.to_bf16()?,
+    };
     let tokenizer = Tokenizer::load(&flags.model)?;
     let mut prompt: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     prompt.extend(tokenizer.encode(&flags.prompt)?);
@@ -63,11 +73,13 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     if !super::print_streamed(&flags.prompt)? {
         return Ok(ExitCode::SUCCESS);
     }
-    for token in generation {
-        if !super::print_streamed(&stream.push(token?)?)? {
-            return Ok(ExitCode::SUCCESS);
+    awake(|| {
+        for token in generation {
+            if !super::print_streamed(&stream.push(token?)?)? {
+                return Ok(ExitCode::SUCCESS);
+            }
         }
-    }
-    super::print_streamed(&format!("{}\n", stream.finish()?))?;
-    Ok(ExitCode::SUCCESS)
+        super::print_streamed(&format!("{}\n", stream.finish()?))?;
+        Ok(ExitCode::SUCCESS)
+    })
 }

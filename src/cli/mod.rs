@@ -1,9 +1,11 @@
 //! The commands, one file each: they parse, print and call the library.
 
 mod bench;
+mod data;
 mod emulate;
 mod estimate;
 mod export;
+mod eval;
 mod generate;
 mod lab;
 mod learn;
@@ -13,6 +15,7 @@ mod tokenizer;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ferromind::tensor::DType;
 
 /// Train, run and take apart small language models.
 #[derive(Parser)]
@@ -32,6 +35,11 @@ enum Command {
     Estimate(estimate::Flags),
     /// Write a model in another type or in several files
     Export(export::Flags),
+    /// Judge a model: loss, perplexity and bits per byte of text, or multiple choice by log-likelihood
+    Eval(eval::Flags),
+    /// Look at data as a model will see it, or tokenize it beforehand
+    #[command(subcommand)]
+    Data(data::Command),
     /// Make tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
@@ -54,11 +62,39 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Generate(flags) => generate::run(&flags),
         Command::Estimate(flags) => estimate::run(&flags),
         Command::Export(flags) => export::run(&flags),
+        Command::Eval(flags) => eval::run(&flags),
+        Command::Data(command) => data::run(command),
         Command::Tokenizer(command) => tokenizer::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Bench(command) => bench::run(command),
         Command::Emulate(flags) => emulate::run(*flags),
         Command::Learn(flags) => learn::run(&flags),
+    }
+}
+
+/// What weights are kept in at inference.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum WeightType {
+    #[default]
+    Float32,
+    Bfloat16,
+}
+
+impl From<WeightType> for DType {
+    fn from(dtype: WeightType) -> Self {
+        match dtype {
+            WeightType::Float32 => Self::F32,
+            WeightType::Bfloat16 => Self::BF16,
+        }
+    }
+}
+
+impl std::fmt::Display for WeightType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+        })
     }
 }
 

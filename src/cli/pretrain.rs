@@ -14,7 +14,7 @@ use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::say;
+use super::{data, say};
 
 /// Only what is given is laid over the preset's recipe; `--help` tells the recipe of `tiny`, and where the others differ.
 #[derive(Args, Serialize)]
@@ -29,8 +29,9 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<String>,
-    /// Plain UTF-8 text, or JSON lines {"text": …}; several files may follow. Without it: embedded stories
-    #[arg(long, num_args = 1.., value_name = "FILE")]
+    /// Plain UTF-8 text or JSON lines {"text": …}, also .gz or .zst: files, quoted patterns ('data/*.jsonl.zst') and directories, as
+    /// many as you like. Tokenized once, see `data tokenize`. Without it: embedded stories
+    #[arg(long, num_args = 1.., value_name = "PATH")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     data_path: Vec<PathBuf>,
     /// "bytes" (the default with --data-path: 259 entries, no training), or a tokenizer.json or its directory; with --from-weight,
@@ -230,15 +231,20 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let threads = settings.iter().rev().find_map(|layer| layer.get("num-workers")?.as_u64());
     super::use_threads(usize::try_from(threads.unwrap_or(0))?)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let handler = stop.clone();
+    let tokenizing = Arc::new(AtomicBool::new(false));
+    let (handler, resumable) = (stop.clone(), tokenizing.clone());
     ctrlc::set_handler(move || {
+        if resumable.load(Ordering::SeqCst) {
+            let _ = writeln!(std::io::stderr(), "\nstopped while tokenizing: the same command goes on from here");
+            std::process::exit(130);
+        }
         if handler.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        // At once: the step in progress, or the tokenizing before the first, may take minutes.
+        // At once: the step in progress may take minutes.
         let _ = writeln!(std::io::stderr(), "\nstopping: after this step a checkpoint is saved (Ctrl-C again to leave at once)");
     })?;
-    let mut screen = Screen::new(stop);
+    let mut screen = Screen::new(stop, tokenizing);
     let summary = pretrain(&settings, &mut screen)?;
     screen.bar.finish_and_clear();
     let dir = summary.run_dir.display();
@@ -264,6 +270,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 struct Screen {
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
+    /// While this holds there is nothing to save: what is tokenized is kept anyhow.
+    tokenizing: Arc<AtomicBool>,
     val_loss: Option<f64>,
     /// When the last line about a step was written; only where there is no terminal.
     last_line: Option<Instant>,
@@ -273,8 +281,8 @@ struct Screen {
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
 impl Screen {
-    fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { bar: ProgressBar::hidden(), stop, val_loss: None, last_line: None }
+    fn new(stop: Arc<AtomicBool>, tokenizing: Arc<AtomicBool>) -> Self {
+        Self { bar: ProgressBar::hidden(), stop, tokenizing, val_loss: None, last_line: None }
     }
 
     fn bar(&mut self, len: u64, template: &str) {
@@ -296,12 +304,17 @@ impl Observer for Screen {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Tokenizing(done, total) => {
+                self.tokenizing.store(true, Ordering::SeqCst);
                 if self.bar.length() != Some(total) {
-                    self.bar(total, "tokenizing {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
+                    self.bar(total, data::TOKENIZING);
+                    // What was tokenized before is no speed of now.
+                    self.bar.set_position(done);
+                    self.bar.reset_eta();
                 }
                 self.bar.set_position(done);
             }
             Event::Started { run_dir, config, params, training_tokens, skipped_lines, steps, done } => {
+                self.tokenizing.store(false, Ordering::SeqCst);
                 self.bar(steps, "{wide_bar} {pos}/{len} {msg}");
                 self.bar.set_position(done);
                 let kind = if config.moe.is_some() { "mixture-of-experts" } else { "dense" };

@@ -1,9 +1,11 @@
 //! The CPU: matrix products, and loops compiled for each instruction set. Threads come from rayon's pool.
 
+mod awake;
 pub mod gemm;
 pub mod memory;
 pub(crate) mod simd;
 
+pub use awake::awake;
 pub(crate) use simd::{reduce, vectorized};
 
 /// Rows that one parallel task takes of a row-wise operation over `cols` columns: about 16 Ki elements.

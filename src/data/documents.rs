@@ -1,7 +1,11 @@
 //! Streams documents out of text files, whatever their size, in memory that does not grow with the file.
 //!
-//! **Which format.** `.jsonl` and `.ndjson` are JSON lines, `.txt` is plain text. Of any other file the first byte that is not
-//! blank decides: `{` means JSON lines, everything else plain text, except that a `.json` file must be JSON lines.
+//! **Which files.** Paths, patterns and directories, by the rule of [`files`](super::files). A file that is packed by gzip or
+//! zstd is unpacked as it is read (see [`unpack`]); all that follows holds for what is in it.
+//!
+//! **Which format.** `.jsonl` and `.ndjson` are JSON lines, `.txt` is plain text, `.gz` and `.zst` behind them left aside. Of any
+//! other file the first byte that is not blank decides: `{` means JSON lines, everything else plain text, except that a `.json`
+//! file must be JSON lines.
 //!
 //! **JSON lines**: each line is an object whose `text` is a document; other fields are left alone. Blank lines and empty texts
 //! are passed over in silence. A line is held in memory as a whole.
@@ -17,17 +21,22 @@
 //! and passed over. In plain text only wrong UTF-8 is bad, and the rest of its line is
 //! passed over (of a line shorter than a piece, the whole line, unless it is the last and lacks its newline).
 
+mod unpack;
+
+use super::files;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::{
     borrow::Cow,
     collections::VecDeque,
-    fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, Read},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
-
-const BOM: &[u8] = b"\xEF\xBB\xBF";
+use unpack::Text;
 
 /// How a file holds its documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +51,15 @@ impl Format {
     /// The format of the file at `path`, by the module's rule.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+        let extension = files::extension(path);
         match extension.as_deref() {
             Some("jsonl" | "ndjson") => return Ok(Self::JsonLines),
             Some("txt") => return Ok(Self::Plain),
             _ => {}
         }
-        let mut reader = open(path)?;
+        let mut reader = unpack::open(path, &Arc::default())?;
         loop {
-            let bytes = reader.fill_buf().map_err(|e| Error::io(path, e))?;
+            let bytes = reader.fill_buf().map_err(|e| unpack::failure(path, e))?;
             match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
                 Some(b'{') => return Ok(Self::JsonLines),
                 Some(_) if extension.as_deref() == Some("json") => {
@@ -125,7 +134,7 @@ pub struct Documents {
     ready: VecDeque<Piece>,
     skip_bad_lines: bool,
     skipped: u64,
-    bytes_done: u64,
+    bytes_done: Arc<AtomicU64>,
     bytes_total: u64,
 }
 
@@ -133,7 +142,7 @@ pub struct Documents {
 struct Source {
     path: PathBuf,
     format: Format,
-    reader: BufReader<File>,
+    reader: Text,
     line: u64,
     /// Whether what was read last was not the end of its line.
     within_line: bool,
@@ -148,38 +157,33 @@ struct Source {
 }
 
 impl Documents {
-    /// Opens `paths`. With `skip_bad_lines`, bad lines are counted and passed over.
+    /// Opens the files that `paths` name. With `skip_bad_lines`, bad lines are counted and passed over.
     ///
     /// # Errors
-    /// No path at all, a file that is missing, empty or of no known format. What is found later (a bad line, a file in which no
-    /// document was found) comes out of the iterator, which then ends.
+    /// Those of [`files::expand`]; a file that is empty or of no known format. What is found later (a bad line, a file in which
+    /// no document was found, packed data that are damaged or end too early) comes out of the iterator, which then ends.
     pub fn open(paths: &[impl AsRef<Path>], skip_bad_lines: bool) -> Result<Self> {
-        if paths.is_empty() {
-            return Err(Error::config("no data file is named"));
-        }
         let mut files = VecDeque::new();
         let mut bytes_total = 0;
-        for path in paths.iter().map(AsRef::as_ref) {
-            let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
-            if metadata.is_dir() {
-                return Err(Error::format(path, "this is a directory; name the text or JSON-lines files in it"));
+        for path in files::expand(paths)? {
+            let bytes = path.metadata().map_err(|e| Error::io(&path, e))?.len();
+            if bytes == 0 {
+                return Err(Error::format(&path, "the file is empty"));
             }
-            if metadata.len() == 0 {
-                return Err(Error::format(path, "the file is empty"));
-            }
-            bytes_total += metadata.len();
-            files.push_back((path.to_path_buf(), Format::of(path)?));
+            bytes_total += bytes;
+            let format = Format::of(&path)?;
+            files.push_back((path, format));
         }
         let (current, ready) = (None, VecDeque::new());
-        Ok(Self { files, current, ready, skip_bad_lines, skipped: 0, bytes_done: 0, bytes_total })
+        Ok(Self { files, current, ready, skip_bad_lines, skipped: 0, bytes_done: Arc::default(), bytes_total })
     }
 
-    /// Bytes of the files read so far.
+    /// Bytes of the files, as they lie on disk, read so far.
     pub fn bytes_done(&self) -> u64 {
-        self.bytes_done
+        self.bytes_done.load(Ordering::Relaxed)
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files as they lie on disk.
     pub fn bytes_total(&self) -> u64 {
         self.bytes_total
     }
@@ -194,15 +198,14 @@ impl Documents {
         while self.ready.is_empty() {
             let Some(source) = &mut self.current else {
                 let Some((path, format)) = self.files.pop_front() else { return Ok(false) };
-                self.current = Some(Source::open(path, format)?);
+                self.current = Some(Source::open(path, format, &self.bytes_done)?);
                 continue;
             };
             let step = match source.format {
                 Format::JsonLines => source.json_line(&mut self.ready),
                 Format::Plain => source.plain(&mut self.ready),
             };
-            let Step { bytes, bad } = step.map_err(|e| Error::io(&source.path, e))?;
-            self.bytes_done += bytes;
+            let Step { bytes, bad } = step.map_err(|e| unpack::failure(&source.path, e))?;
             if let Some(message) = bad {
                 if !self.skip_bad_lines {
                     return Err(Error::data(&source.path, source.line, message));
@@ -242,8 +245,8 @@ struct Step {
 }
 
 impl Source {
-    fn open(path: PathBuf, format: Format) -> Result<Self> {
-        let reader = open(&path)?;
+    fn open(path: PathBuf, format: Format, bytes_done: &Arc<AtomicU64>) -> Result<Self> {
+        let reader = unpack::open(&path, bytes_done)?;
         let (raw, text) = (Vec::new(), String::new());
         Ok(Self { path, format, reader, line: 0, within_line: false, skipping: false, raw, text, found: false })
     }
@@ -318,18 +321,6 @@ impl Source {
             Format::Plain => "no document found: the file holds no text",
         }
     }
-}
-
-/// Opens a file behind its byte order mark.
-fn open(path: &Path) -> Result<BufReader<File>> {
-    let open = || {
-        let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?);
-        if reader.fill_buf()?.starts_with(BOM) {
-            reader.consume(BOM.len());
-        }
-        Ok(reader)
-    };
-    open().map_err(|e| Error::io(path, e))
 }
 
 /// The document that a line of JSON holds.

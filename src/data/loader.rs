@@ -1,16 +1,16 @@
 //! Batches in a random order that is a function of the seed alone.
 
-use super::{Batch, Permutation, Shard, View};
+use super::{Batch, Permutation, Shards, View};
 use crate::{Error, Result, rng::Philox};
 use std::{ops::Range, sync::Arc};
 
 /// Separates the numbers of the shuffle from those of other purposes under the same seed.
 const SHUFFLE: u64 = u64::from_le_bytes(*b"shuffle ");
 
-/// Samples of T tokens: a shard, a view of it, and a range of that view's samples.
+/// Samples of T tokens: a stream of tokens, a view of it, and a range of that view's samples.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    shard: Arc<Shard>,
+    shards: Arc<Shards>,
     view: View,
     seq_len: usize,
     vocab_size: usize,
@@ -21,24 +21,24 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// All samples of `shard`, `seq_len` tokens each, for a model whose vocabulary has `vocab_size` entries. Rows are filled with
-    /// the shard's padding token, else its end token, else 0.
+    /// All samples of `shards`, `seq_len` tokens each, for a model whose vocabulary has `vocab_size` entries. Rows are filled with
+    /// their padding token, else its end token, else 0.
     ///
     /// # Errors
-    /// `seq_len` 0, or below 3 (bos, a token, eos) for [`View::Padded`]; a shard with no sample; a padding token outside the
+    /// `seq_len` 0, or below 3 (bos, a token, eos) for [`View::Padded`]; a stream with no sample; a padding token outside the
     /// vocabulary.
-    pub fn new(shard: Arc<Shard>, view: View, seq_len: usize, vocab_size: usize) -> Result<Self> {
+    pub fn new(shards: Arc<Shards>, view: View, seq_len: usize, vocab_size: usize) -> Result<Self> {
         let least = if view == View::Padded { 3 } else { 1 };
         if seq_len < least || i32::try_from(seq_len).is_err() {
             return Err(Error::config(format!("samples of {seq_len} tokens cannot be made: at least {least} are needed")));
         }
-        let samples = view.samples(&shard, seq_len);
+        let samples = view.samples(&shards, seq_len);
         if samples == 0 {
             return Err(Error::config("the data set is too small: it has no token to predict"));
         }
-        let pad = shard.pad_id().or(shard.eos_id()).unwrap_or(0);
-        let end = shard.tokens();
-        let dataset = Self { shard, view, seq_len, vocab_size, pad, samples: 0..samples, end };
+        let pad = shards.pad_id().or(shards.eos_id()).unwrap_or(0);
+        let end = shards.tokens();
+        let dataset = Self { shards, view, seq_len, vocab_size, pad, samples: 0..samples, end };
         dataset.check(pad)?;
         Ok(dataset)
     }
@@ -82,14 +82,42 @@ impl Dataset {
         self.seq_len
     }
 
-    /// The shard behind the samples.
-    pub fn shard(&self) -> &Shard {
-        &self.shard
+    /// The tokens behind the samples.
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    /// How the stream is seen as samples.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// The tokens of sample `index` (below [`Dataset::len`]), as positions in the stream, without its padding.
+    pub fn positions(&self, index: u64) -> Range<u64> {
+        let (index, seq_len) = (self.samples.start + index, self.seq_len as u64);
+        match self.view {
+            View::Packed => (index * seq_len).min(self.end)..((index + 1) * seq_len).min(self.end),
+            View::Padded => {
+                let document = self.shards.document(index);
+                document.start..document.end.min(document.start + seq_len)
+            }
+        }
+    }
+
+    /// Sample `index` (below [`Dataset::len`]) as a batch of one row.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id outside the vocabulary.
+    pub fn sample(&self, index: u64) -> Result<Batch> {
+        let (input_ids, targets, document_starts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut batch = Batch { rows: 0, seq_len: self.seq_len, input_ids, targets, document_starts, sample_ids: vec![index] };
+        self.append(index, &mut batch)?;
+        Ok(batch)
     }
 
     /// Appends sample `index` (below [`Dataset::len`]) to `batch` as a row.
     fn append(&self, index: u64, batch: &mut Batch) -> Result<()> {
-        let row = self.view.row(&self.shard, self.seq_len, self.samples.start + index, self.end);
+        let row = self.view.row(&self.shards, self.seq_len, self.samples.start + index, self.end);
         row.ids.iter().chain(row.targets.iter().flatten()).try_for_each(|&id| self.check(id))?;
         let padding_start = if self.view == View::Packed { row.ids.len() as i32 } else { 0 };
         row.append_to(batch, self.pad, padding_start);
@@ -141,6 +169,11 @@ impl Loader {
         self.dataset.len().div_ceil(self.batch_size as u64)
     }
 
+    /// The order of epoch `epoch`: which sample stands at each place.
+    pub fn order(&self, epoch: u64) -> Permutation {
+        Permutation::new(self.dataset.len(), self.shuffle.stream(epoch))
+    }
+
     /// Batch `index`, counted over all epochs: a pure function of it, so that going on after a stop needs no state. The last batch
     /// of an epoch has fewer rows where the samples do not divide. A row's `sample_ids` entry is epoch · samples + place in the
     /// epoch's order: it does not depend on the batch size.
@@ -150,7 +183,7 @@ impl Loader {
     pub fn batch(&self, index: u64) -> Result<Batch> {
         let samples = self.dataset.len();
         let (epoch, within) = (index / self.batches_per_epoch(), index % self.batches_per_epoch());
-        let order = Permutation::new(samples, self.shuffle.stream(epoch));
+        let order = self.order(epoch);
         let start = within * self.batch_size as u64;
         let stop = (start + self.batch_size as u64).min(samples);
 

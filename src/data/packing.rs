@@ -16,9 +16,9 @@
 //! Whatever the model averages by sequence, the sequence-level auxiliary loss of a mixture of experts above all, it averages by
 //! row: with packing a row is T tokens of several documents, not one document.
 
-use super::{Batch, Shard};
+use super::{Batch, Shards};
 
-/// How a shard is seen as samples.
+/// How a stream is seen as samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum View {
     /// The stream cut every T tokens.
@@ -37,19 +37,19 @@ pub(super) struct Row {
 }
 
 impl View {
-    /// How many samples `shard` has.
-    pub fn samples(self, shard: &Shard, seq_len: usize) -> u64 {
+    /// How many samples `shards` have.
+    pub fn samples(self, shards: &Shards, seq_len: usize) -> u64 {
         match self {
-            Self::Packed => shard.tokens().saturating_sub(1).div_ceil(seq_len.max(1) as u64),
-            Self::Padded => shard.documents(),
+            Self::Packed => shards.tokens().saturating_sub(1).div_ceil(seq_len.max(1) as u64),
+            Self::Padded => shards.documents(),
         }
     }
 
     /// Sample `index`, as if the stream ended before `end`.
-    pub(super) fn row(self, shard: &Shard, seq_len: usize, index: u64, end: u64) -> Row {
+    pub(super) fn row(self, shards: &Shards, seq_len: usize, index: u64, end: u64) -> Row {
         match self {
-            Self::Packed => packed(shard, seq_len as u64, index, end),
-            Self::Padded => padded(shard, seq_len, index),
+            Self::Packed => packed(shards, seq_len as u64, index, end),
+            Self::Padded => padded(shards, seq_len, index),
         }
     }
 }
@@ -67,17 +67,17 @@ impl Row {
     }
 }
 
-fn packed(shard: &Shard, seq_len: u64, index: u64, end: u64) -> Row {
+fn packed(shards: &Shards, seq_len: u64, index: u64, end: u64) -> Row {
     let start = index * seq_len;
     let stop = (start + seq_len).min(end);
-    let mut stream = shard.read(start..(stop + 1).min(end)).peekable();
+    let mut stream = shards.read(start..(stop + 1).min(end)).peekable();
     let mut row = Row { ids: Vec::new(), targets: Vec::new(), document_starts: Vec::new() };
-    let mut index = shard.document_at(start);
-    let mut document = shard.document(index);
+    let mut index = shards.document_at(start);
+    let mut document = shards.document(index);
     for position in start..stop {
-        while document.end <= position && index < shard.documents() {
+        while document.end <= position && index < shards.documents() {
             index += 1;
-            document = shard.document(index);
+            document = shards.document(index);
         }
         row.ids.extend(stream.next());
         row.targets.push(stream.peek().copied().filter(|_| position + 1 < document.end));
@@ -86,12 +86,12 @@ fn packed(shard: &Shard, seq_len: u64, index: u64, end: u64) -> Row {
     row
 }
 
-fn padded(shard: &Shard, seq_len: usize, index: u64) -> Row {
-    let document = shard.document(index);
+fn padded(shards: &Shards, seq_len: usize, index: u64) -> Row {
+    let document = shards.document(index);
     let fits = document.end - document.start <= seq_len as u64;
     let cut = if fits { document.end } else { document.start + seq_len as u64 };
-    let mut ids: Vec<u32> = shard.read(document.start..cut).collect();
-    if let (false, Some(eos), Some(last)) = (fits, shard.eos_id(), ids.last_mut()) {
+    let mut ids: Vec<u32> = shards.read(document.start..cut).collect();
+    if let (false, Some(eos), Some(last)) = (fits, shards.eos_id(), ids.last_mut()) {
         *last = eos;
     }
     let targets = ids.iter().skip(1).copied().map(Some).chain([None]).take(ids.len()).collect();

@@ -6,14 +6,16 @@
 //!
 //! **Cache.** The file's name is the BLAKE3 hash of all that its content follows from: the input files' contents, formats and
 //! order, the tokenizer's fingerprint, whether bad lines are skipped, and the format's version. It is written under another name,
-//! synced and renamed: an interrupted build leaves no half shard. What a killed one leaves under the other name is removed by
-//! the next build that begins an hour or more later.
+//! synced and renamed: an interrupted build leaves no half shard. What it does leave, the next build of the same shard goes on
+//! with, to the same bytes; what nobody went on with for a week, the next build of any shard removes.
 //!
 //! **Trust.** A cached shard is used if its header is whole (it ends in a checksum of itself) and has the right magic, version and
 //! key, if the file is as long as the header says, and if the BLAKE3 hash over tokens and offsets is the header's: at several GB/s
 //! less work than hashing the input files for the key. Anything else is built anew.
 
 mod build;
+mod journal;
+mod writer;
 
 pub use build::{ShardOptions, default_cache_dir};
 

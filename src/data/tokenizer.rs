@@ -1,7 +1,10 @@
 //! Text to token ids and back: any `tokenizer.json` of the public format, a byte-level one that needs no training, and training.
 
+mod bytes;
+
 use super::bpe;
 use crate::{Error, Result};
+use bytes::Bytes;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::{
@@ -11,7 +14,9 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
 };
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizer, pre_tokenizers::byte_level::ByteLevel};
+use tokenizers::{
+    ModelWrapper, OffsetReferential, OffsetType, PreTokenizer, models::bpe::BPE, pre_tokenizers::byte_level::ByteLevel,
+};
 
 /// The special tokens of a tokenizer made here, in the order of their ids: padding, beginning and end of a document.
 const SPECIAL: [&str; 3] = [PAD, BOS, EOS];
@@ -37,28 +42,43 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     pad: Option<u32>,
+    /// Where this is [`Tokenizer::bytes`]: its ids, looked up.
+    bytes: Option<Bytes>,
 }
 
 impl Tokenizer {
     /// Loads `tokenizer.json`: `path` is that file or the directory that holds it. `tokenizer_config.json` and
     /// `chat_template.jinja` beside it are read where present.
+    ///
+    /// # Errors
+    /// Files that cannot be read or are malformed; a BPE model with dropout, which would turn a text into other ids each time.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join(FILE) } else { path.to_path_buf() };
         let json = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
         let inner = parse(&json).map_err(|e| Error::format(&file, format!("not a tokenizer: {e}")))?;
+        if let ModelWrapper::BPE(BPE { dropout: Some(dropout), .. }) = inner.get_model()
+            && *dropout != 0.0
+        {
+            let message = format!("BPE dropout {dropout} makes other ids of the same text each time; set model.dropout to null");
+            return Err(Error::format(&file, message));
+        }
         let config_file = file.with_file_name(CONFIG_FILE);
         let config = match read_if_there(&config_file)? {
             Some(text) => serde_json::from_str(&text).map_err(|e| Error::format(&config_file, e.to_string()))?,
             None => default_config(&inner),
         };
-        Self::assemble(inner, json, config, read_if_there(&file.with_file_name(TEMPLATE_FILE))?)
+        let loaded = Self::assemble(inner, json, config, read_if_there(&file.with_file_name(TEMPLATE_FILE))?)?;
+        let bytes = Self::bytes()?;
+        Ok(Self { bytes: bytes.bytes.filter(|_| bytes.json == loaded.json), ..loaded })
     }
 
     /// The tokenizer that needs no training: the three special tokens (0 `<|endoftext|>` padding, 1 `<|im_start|>` beginning,
     /// 2 `<|im_end|>` end) and the 256 bytes, 259 entries. Any text survives encoding and decoding.
     pub fn bytes() -> Result<Self> {
-        Self::from_merges(bpe::learn(&HashMap::new(), alphabet(), 0))
+        let tokenizer = Self::from_merges(bpe::learn(&HashMap::new(), alphabet(), 0))?;
+        let bytes = Bytes::of(&tokenizer.inner).map_err(fail("encoding a text"))?;
+        Ok(Self { bytes: Some(bytes), ..tokenizer })
     }
 
     /// Trains byte-level BPE on `texts`: GPT-2's splitting into words, no normalisation, no prefix space, the three special tokens
@@ -110,6 +130,9 @@ impl Tokenizer {
 
     /// The ids of `text`. No special token is added; those written in the text are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if let Some(bytes) = &self.bytes {
+            return Ok(bytes.encode(text));
+        }
         Ok(self.inner.encode_fast(text, false).map_err(fail("encoding a text"))?.get_ids().to_vec())
     }
 
@@ -205,7 +228,7 @@ impl Tokenizer {
                 .ok_or_else(|| Error::Tokenizer(format!("{CONFIG_FILE} names `{token}` as {field}, but {FILE} has no such token")))
         };
         let (bos, eos, pad) = (special("bos_token")?, special("eos_token")?, special("pad_token")?);
-        Ok(Self { inner, json, config, template, bos, eos, pad })
+        Ok(Self { inner, json, config, template, bos, eos, pad, bytes: None })
     }
 
     /// Adds to `words` how often each byte-level word stands in `texts`. Special tokens are not words.

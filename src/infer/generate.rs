@@ -1,104 +1,109 @@
 //! Autoregressive generation with a key-value cache.
 
-use super::{Sampler, Sampling};
-use crate::model::{Cache, Model};
-use crate::tape::Tape;
-use crate::tensor::Tensor;
-use crate::{Error, Result};
-
-/// Tokens of a prompt that pass through the model together: bounds the memory of a long one.
-const PREFILL: usize = 512;
+use super::Sampling;
+use super::sequence::{Sequence, step};
+use crate::Result;
+use crate::cpu::awake;
+use crate::model::Model;
 
 /// Generates the tokens that follow a prompt, one at each call of `next`.
 ///
 /// It ends after an end-of-text token (which it returns), after `max_new_tokens`, or where the model's positions end.
 pub struct Generation<'a> {
     model: &'a Model,
-    sampler: Sampler,
-    cache: Cache,
-    tokens: Vec<u32>,
-    prompt_len: usize,
-    end: usize,
-    end_token: Option<u32>,
-    ended: bool,
+    sequence: Sequence,
 }
 
 impl<'a> Generation<'a> {
     /// Begins after `prompt`, which must hold at least one token and leave room for another.
     pub fn new(model: &'a Model, prompt: &[u32], sampling: Sampling, max_new_tokens: usize) -> Result<Self> {
-        let config = model.config();
-        if prompt.is_empty() {
-            return Err(Error::config("the prompt holds no token, and the model has no beginning-of-text token to start from"));
-        }
-        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= config.vocab_size) {
-            return Err(Error::TokenId { id: id.into(), vocab_size: config.vocab_size });
-        }
-        if prompt.len() >= config.max_position_embeddings {
-            let (len, max) = (prompt.len(), config.max_position_embeddings);
-            return Err(Error::config(format!("the prompt has {len} tokens; the model has {max} positions, and one must be left")));
-        }
-        let end = config.max_position_embeddings.min(prompt.len().saturating_add(max_new_tokens));
-        Ok(Self {
-            model,
-            sampler: Sampler::new(sampling)?,
-            cache: model.cache(end),
-            tokens: prompt.to_vec(),
-            prompt_len: prompt.len(),
-            end,
-            end_token: config.eos_token_id,
-            ended: false,
-        })
+        Ok(Self { model, sequence: Sequence::new(model, prompt, sampling, max_new_tokens)? })
     }
 
     /// The same, going on after an end-of-text token.
-    pub fn without_end(self) -> Self {
-        Self { end_token: None, ..self }
+    pub fn without_end(mut self) -> Self {
+        self.sequence.end_token = None;
+        self
     }
 
     /// The prompt and what was generated so far.
     pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+        self.sequence.tokens()
     }
 
     /// What was generated so far.
     pub fn generated(&self) -> &[u32] {
-        &self.tokens[self.prompt_len..]
+        self.sequence.generated()
     }
-
-    fn step(&mut self) -> Result<u32> {
-        let tape = &mut Tape::inference();
-        let new: Vec<i32> = self.tokens[self.cache.len()..].iter().map(|&id| id as i32).collect();
-        let mut last = None;
-        for piece in new.chunks(PREFILL) {
-            last = Some(self.model.hidden_cached(tape, piece, &mut self.cache)?.hidden);
-        }
-        let hidden = last.ok_or_else(|| Error::Internal("generation without a new token".into()))?;
-        let logits = self.model.logits(tape, &last_row(hidden.value())?.into())?;
-        self.sampler.sample(logits.value().data::<f32>()?, &self.tokens)
-    }
-}
-
-/// The last row of `[.., H]` as `[1, H]`.
-fn last_row(hidden: &Tensor) -> Result<Tensor> {
-    let (rows, cols) = (hidden.shape().rows(), hidden.shape().cols());
-    hidden.reshape([1, rows * cols])?.columns((rows - 1) * cols, cols)
 }
 
 impl Iterator for Generation<'_> {
     type Item = Result<u32>;
 
     fn next(&mut self) -> Option<Result<u32>> {
-        if self.ended || self.tokens.len() >= self.end {
+        if !self.sequence.goes_on() {
             return None;
         }
-        let token = self.step();
-        match &token {
-            Ok(id) => {
-                self.tokens.push(*id);
-                self.ended = self.end_token == Some(*id);
-            }
-            Err(_) => self.ended = true,
+        let token = awake(|| step(self.model, &mut [&mut self.sequence]));
+        if token.is_err() {
+            self.sequence.stop();
         }
-        Some(token)
+        token.map(|ids| ids.first().copied()).transpose()
     }
 }
+
+/// Generates after several prompts at once: each call of `next` reads the weights once and adds a token to every sequence.
+///
+/// Sequence i is what a [`Generation`] with the seed plus i gives, as long as there are at most 16: beyond, matrix products sum in
+/// another order.
+pub struct BatchGeneration<'a> {
+    model: &'a Model,
+    sequences: Vec<Sequence>,
+}
+
+impl<'a> BatchGeneration<'a> {
+    /// Begins after the prompts, each as in [`Generation::new`].
+    pub fn new(model: &'a Model, prompts: &[Vec<u32>], sampling: Sampling, max_new_tokens: usize) -> Result<Self> {
+        let seeded = |i: usize| Sampling { seed: sampling.seed.wrapping_add(i as u64), ..sampling };
+        let begin = |(i, prompt): (usize, &Vec<u32>)| Sequence::new(model, prompt, seeded(i), max_new_tokens);
+        Ok(Self { model, sequences: prompts.iter().enumerate().map(begin).collect::<Result<_>>()? })
+    }
+
+    /// The same, going on after end-of-text tokens.
+    pub fn without_end(mut self) -> Self {
+        self.sequences.iter_mut().for_each(|sequence| sequence.end_token = None);
+        self
+    }
+
+    /// What was generated so far after prompt i.
+    pub fn generated(&self, i: usize) -> &[u32] {
+        self.sequences.get(i).map_or(&[], Sequence::generated)
+    }
+}
+
+impl Iterator for BatchGeneration<'_> {
+    /// The new token of each sequence, `None` where it has ended.
+    type Item = Result<Vec<Option<u32>>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut tokens = vec![None; self.sequences.len()];
+        let live = self.sequences.iter_mut().zip(&mut tokens).filter(|(sequence, _)| sequence.goes_on());
+        let (mut live, places): (Vec<_>, Vec<_>) = live.unzip();
+        if live.is_empty() {
+            return None;
+        }
+        match awake(|| step(self.model, &mut live)) {
+            Ok(ids) => {
+                places.into_iter().zip(ids).for_each(|(place, id)| *place = Some(id));
+                Some(Ok(tokens))
+            }
+            Err(error) => {
+                live.iter_mut().for_each(|sequence| sequence.stop());
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

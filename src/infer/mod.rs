@@ -1,7 +1,9 @@
-//! Inference: sampling and generation.
+//! Inference: sampling and generation; evaluation.
 
+pub mod evaluate;
 mod generate;
 mod sample;
+mod sequence;
 
-pub use generate::Generation;
+pub use generate::{BatchGeneration, Generation};
 pub use sample::{Sampler, Sampling};

@@ -74,6 +74,9 @@ impl Sampler {
         if logits.is_empty() || logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
             return Err(Error::NonFinite("the model's logits are not finite: its weights are damaged".into()));
         }
+        if self.settings.temperature == 0.0 && self.settings.repetition_penalty == 1.0 {
+            return Ok(first_largest(logits));
+        }
         self.candidates.clear();
         self.candidates.extend(logits.iter().enumerate().map(|(id, &logit)| (id as u32, f64::from(logit))));
         self.penalise(seen);
@@ -140,6 +143,16 @@ impl Sampler {
     }
 }
 
+/// The place of the largest of finite numbers or −∞, the first of equals.
+fn first_largest(logits: &[f32]) -> u32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in logits.chunks(lanes.len()) {
+        lanes.iter_mut().zip(chunk).for_each(|(largest, &x)| *largest = if x > *largest { x } else { *largest });
+    }
+    let largest = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|&x| x == largest).unwrap_or(0) as u32
+}
+
 /// Keeps sampling's draws apart from those of training under the same seed.
 const SAMPLING_STREAM: u64 = 0x73616D706C65;
 
@@ -192,6 +205,12 @@ mod tests {
         let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
         assert_eq!(sampler.sample(&[0.0, 2.0, 2.0], &[]).unwrap(), 1);
         assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -5.0], &[]).unwrap(), 1);
+        assert_eq!(sampler.sample(&[f32::NEG_INFINITY; 2], &[]).unwrap(), 0);
+        for n in [1, 16, 17, 100] {
+            let logits: Vec<f32> = (0..n).map(|i| (i * 7 % n) as f32).collect();
+            let expected = logits.iter().position(|&x| x == (n - 1) as f32 || n == 1).unwrap();
+            assert_eq!(sampler.sample(&logits, &[]).unwrap() as usize, expected);
+        }
     }
 
     #[test]

@@ -187,14 +187,14 @@ impl Fields<'_> {
             num_experts: self.usize("n_routed_experts")?.unwrap_or(4),
             num_shared_experts: self.usize("n_shared_experts")?.unwrap_or(1),
             intermediate_size,
-            router: RouterConfig {
-                top_k: self.usize("num_experts_per_tok")?.unwrap_or(2),
-                weights: weight_rule,
-                aux_loss: match self.bool("seq_aux")?.unwrap_or(true) {
+            router: RouterConfig::softmax(
+                self.usize("num_experts_per_tok")?.unwrap_or(2),
+                weight_rule,
+                match self.bool("seq_aux")?.unwrap_or(true) {
                     true => AuxLoss::Sequence { alpha },
                     false => AuxLoss::Token { alpha },
                 },
-            },
+            ),
             dense_layers: Vec::new(),
         })
     }
@@ -209,11 +209,11 @@ impl Fields<'_> {
             num_experts: experts.unwrap_or(or(4, 128)),
             num_shared_experts: 0,
             intermediate_size: self.usize("moe_intermediate_size")?.unwrap_or(or(intermediate_size, 768)),
-            router: RouterConfig {
-                top_k: self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
-                weights: if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
-                aux_loss: AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
-            },
+            router: RouterConfig::softmax(
+                self.usize("num_experts_per_tok")?.unwrap_or(or(1, 8)),
+                if normalised { WeightRule::Normalised } else { WeightRule::Softmax },
+                AuxLoss::Switch { coef: self.f64("router_aux_loss_coef")?.unwrap_or(if own_form { 5e-4 } else { 1e-3 }) },
+            ),
             dense_layers: Vec::new(),
         })
     }

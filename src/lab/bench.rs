@@ -85,7 +85,7 @@ pub fn bench_train(bench: &TrainBench, mut observe: impl FnMut(usize, f64)) -> R
 }
 
 /// The process's largest resident memory so far, where the system tells it (Linux).
-fn peak_mib() -> Option<u64> {
+pub(super) fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)

@@ -1,6 +1,7 @@
 //! The lab: checks of the engine against data that others computed, kernels on the emulator, and benchmarks.
 
 pub mod bench;
+pub mod bench_generate;
 pub mod emulate;
 pub mod estimate;
 pub mod golden;

@@ -7,6 +7,8 @@
 //! out, keys and values are wide; behind a cache the projections are absorbed instead, as `qⁿ·kⁿ = (qⁿ·Wk)·c` and
 //! `Σ p·v = (Σ p·c)·Wvᵀ`: see [`attend_latent`].
 
+use rayon::prelude::*;
+
 use super::cache::LayerCache;
 use super::config::{AttentionConfig, GqaConfig, MlaConfig, ModelConfig, RotaryKey};
 use super::decoder::{Forward, Model};
@@ -34,7 +36,7 @@ struct Latent {
 }
 
 impl Model {
-    /// `x` `[B, T, H]` → `[B, T, H]`; behind a cache B = 1, and T tokens are added to it.
+    /// `x` `[B, T, H]` → `[B, T, H]`; behind caches, one for each of the B sequences, T tokens are added to each.
     pub(super) fn attention(
         &self,
         tape: &mut Tape,
@@ -42,13 +44,17 @@ impl Model {
         x: &Var,
         forward: &Forward,
         site: u64,
-        cache: Option<&mut LayerCache>,
+        caches: &mut [&mut LayerCache],
     ) -> Result<Var> {
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let positions = Positions::Consecutive { start, seq_len: forward.seq_len };
+        let seq_len = forward.seq_len;
+        let positions = match &*caches {
+            [] => Positions::Consecutive { start: 0, seq_len },
+            [cache] => Positions::Consecutive { start: cache.len(), seq_len },
+            several => Positions::Explicit(several.iter().flat_map(|c| c.len()..c.len() + seq_len).map(|t| t as i32).collect()),
+        };
         match (weights, &self.config().attention) {
-            (Weights::Gqa(weights), AttentionConfig::Gqa(gqa)) => self.gqa(tape, weights, gqa, x, positions, forward, site, cache),
-            (Weights::Mla(weights), AttentionConfig::Mla(mla)) => self.mla(tape, weights, mla, x, positions, forward, site, cache),
+            (Weights::Gqa(weights), AttentionConfig::Gqa(gqa)) => self.gqa(tape, weights, gqa, x, positions, forward, site, caches),
+            (Weights::Mla(weights), AttentionConfig::Mla(mla)) => self.mla(tape, weights, mla, x, positions, forward, site, caches),
             _ => Err(Error::Internal("attention weights of another kind than the configuration's".into())),
         }
     }
@@ -67,7 +73,7 @@ impl Model {
         positions: Positions,
         forward: &Forward,
         site: u64,
-        cache: Option<&mut LayerCache>,
+        caches: &mut [&mut LayerCache],
     ) -> Result<Var> {
         let config = self.config();
         let qkv = linear(tape, x, &self.weight(tape, &weights.qkv))?;
@@ -79,16 +85,14 @@ impl Model {
         q = rope(tape, &q, self.rope(), positions.clone(), RopeLayout::Halves)?;
         k = rope(tape, &k, self.rope(), positions, RopeLayout::Halves)?;
         let settings = Settings { heads: [config.num_attention_heads, gqa.num_key_value_heads], scale: scale(gqa.head_dim) };
-        let o = match cache {
-            Some(cache) => {
-                cache.append([k.value(), v.value()])?;
-                let [keys, values] = cache.rows();
-                let cols = settings.heads[0] * values.cols / settings.heads[1];
-                off_tape(q.value(), cols, |o| {
-                    attend_cached(as_matrix(q.value())?, keys, values, settings.heads, settings.scale, o)
-                })?
-            }
-            None => attention(tape, &q, &k, &v, settings.of(config, forward, site))?,
+        let o = if caches.is_empty() {
+            attention(tape, &q, &k, &v, settings.of(config, forward, site))?
+        } else {
+            append(caches, [k.value(), v.value()])?;
+            let cols = settings.heads[0] * v.value().shape().cols() / settings.heads[1];
+            attend(caches, q.value(), cols, |q, [keys, values], o| {
+                attend_cached(q, keys, values, settings.heads, settings.scale, o)
+            })?
         };
         linear(tape, &o, &self.weight(tape, &weights.o))
     }
@@ -103,16 +107,17 @@ impl Model {
         positions: Positions,
         forward: &Forward,
         site: u64,
-        cache: Option<&mut LayerCache>,
+        caches: &mut [&mut LayerCache],
     ) -> Result<Var> {
         let config = self.config();
         let heads = config.num_attention_heads;
         let scale = scale(mla.qk_head_dim());
         let Latent { q, latent, shared_key } = self.latent(tape, weights, mla, x, &positions)?;
         let kv_up = self.weight(tape, &weights.kv_up);
-        if let Some(cache) = cache {
-            let whole = cache.len() == 0 && forward.seq_len > 1;
-            let parts = UpRows::new(mla, heads, as_matrix(kv_up.value())?);
+        if !caches.is_empty() {
+            let whole = caches.iter().all(|cache| cache.len() == 0) && forward.seq_len > 1;
+            let up = kv_up.value().widened::<f32>()?;
+            let parts = UpRows::new(mla, heads, MatRef::new(&up, kv_up.value().shape().rows(), kv_up.value().shape().cols()));
             let rotary_key = match (&shared_key, parts.rope) {
                 (None, Some(rope_rows)) => {
                     let like = (latent.value(), heads * rope_rows.rows);
@@ -122,12 +127,12 @@ impl Model {
                 (Some(key), _) => key.clone(),
                 (None, None) => return Err(Error::Internal("latent attention without rotated keys".into())),
             };
-            cache.append([latent.value(), rotary_key.value()])?;
+            append(caches, [latent.value(), rotary_key.value()])?;
             if !whole {
-                let [latents, rotary_keys] = cache.rows();
-                let queries = LatentQueries { q: as_matrix(q.value())?, heads, nope: mla.qk_nope_head_dim, scale };
-                let attend = |o: &mut [f32]| attend_latent(queries, latents, rotary_keys, parts.k, parts.v, o);
-                let o = off_tape(q.value(), heads * mla.v_head_dim, attend)?;
+                let o = attend(caches, q.value(), heads * mla.v_head_dim, |q, [latents, rotary_keys], o| {
+                    let queries = LatentQueries { q, heads, nope: mla.qk_nope_head_dim, scale };
+                    attend_latent(queries, latents, rotary_keys, parts.k, parts.v, o)
+                })?;
                 return linear(tape, &o, &self.weight(tape, &weights.o));
             }
         }
@@ -221,6 +226,30 @@ impl Settings {
 
 fn scale(head_dim: usize) -> f64 {
     1.0 / (head_dim as f64).sqrt()
+}
+
+/// Adds what is kept of new tokens, `[B, T, width]` each, to the caches of B sequences.
+fn append(caches: &mut [&mut LayerCache], kept: [&Tensor; 2]) -> Result<()> {
+    let tokens = kept[0].shape().rows() / caches.len();
+    for (i, cache) in caches.iter_mut().enumerate() {
+        let [a, b] = kept.map(|kept| kept.row_range(i * tokens, tokens));
+        cache.append([&a?, &b?])?;
+    }
+    Ok(())
+}
+
+/// What `attend` writes, in `cols` columns, for the queries `q` `[B, T, ..]` of B sequences, each given its own and its cache's rows.
+fn attend(
+    caches: &[&mut LayerCache],
+    q: &Tensor,
+    cols: usize,
+    attend: impl Fn(MatRef<f32>, [MatRef<f32>; 2], &mut [f32]) -> Result<()> + Sync,
+) -> Result<Var> {
+    let tokens = q.shape().rows() / caches.len();
+    off_tape(q, cols, |o| {
+        let sequences = o.par_chunks_exact_mut((tokens * cols).max(1)).zip(caches).enumerate();
+        sequences.try_for_each(|(i, (o, cache))| attend(as_matrix(&q.row_range(i * tokens, tokens)?)?, cache.rows(), o))
+    })
 }
 
 /// What `compute` writes for the rows of `like`, in `cols` columns.

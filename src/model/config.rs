@@ -244,7 +244,7 @@ impl ModelConfig {
             Family::DeepSeekV3 | Family::NotesMla => (1, 2, Rule::Normalised, Loss::Sequence { alpha: 1e-3 }, vec![0]),
         };
         let intermediate_size = self.intermediate_size;
-        let router = RouterConfig { top_k, weights, aux_loss };
+        let router = RouterConfig::softmax(top_k, weights, aux_loss);
         self.moe = Some(MoeConfig { num_experts: 4, num_shared_experts, intermediate_size, router, dense_layers });
         self
     }

@@ -126,6 +126,11 @@ impl Model {
         Self::new(self.config.clone(), self.params.to_f64()?)
     }
 
+    /// The same model with its parameters rounded to bf16, for inference.
+    pub fn to_bf16(&self) -> Result<Self> {
+        Self::new(self.config.clone(), self.params.to_bf16()?)
+    }
+
     /// The same model with another probability of dropout.
     pub fn with_dropout(mut self, dropout: f64) -> Self {
         self.config.dropout = dropout;
@@ -159,12 +164,18 @@ impl Model {
 
     /// All blocks and the final norm.
     pub fn hidden(&self, tape: &mut Tape, forward: &Forward) -> Result<Output> {
-        self.run(tape, forward, None)
+        self.run(tape, forward, &mut [])
     }
 
     /// As [`Model::hidden`] for the next T tokens of one sequence (B = 1), whose earlier tokens are in `cache`; extends it.
     pub fn hidden_cached(&self, tape: &mut Tape, ids: &[i32], cache: &mut Cache) -> Result<Output> {
-        self.run(tape, &Forward::plain(1, ids.len(), ids), Some(cache))
+        self.hidden_batch(tape, ids, &mut [cache])
+    }
+
+    /// The same for several sequences at once, each with its cache: `ids` `[B, T]` are the next T tokens of each.
+    pub fn hidden_batch(&self, tape: &mut Tape, ids: &[i32], caches: &mut [&mut Cache]) -> Result<Output> {
+        let rows = caches.len().max(1);
+        self.run(tape, &Forward::plain(rows, ids.len() / rows, ids), caches)
     }
 
     /// `[.., H]` → `[.., V]`.
@@ -194,7 +205,7 @@ impl Model {
         Ok(Loss { cross_entropy: cross_entropy.value().item()?, total, aux, expert_counts })
     }
 
-    fn run(&self, tape: &mut Tape, forward: &Forward, mut cache: Option<&mut Cache>) -> Result<Output> {
+    fn run(&self, tape: &mut Tape, forward: &Forward, caches: &mut [&mut Cache]) -> Result<Output> {
         if forward.ids.len() != forward.rows * forward.seq_len || forward.ids.is_empty() {
             return Err(Error::Shape {
                 op: "decoder",
@@ -218,7 +229,8 @@ impl Model {
         for (l, layer) in self.weights.layers.iter().enumerate() {
             let site = SITES_PER_LAYER * l as u64 + 1;
             tape.enter(format!("model.layers.{l}.self_attn"));
-            let attended = self.attention(tape, &layer.attention, &y, forward, site, cache.as_mut().map(|cache| cache.layer(l)))?;
+            let mut of_layer: Vec<_> = caches.iter_mut().map(|cache| cache.layer(l)).collect();
+            let attended = self.attention(tape, &layer.attention, &y, forward, site, &mut of_layer)?;
             let attended = self.drop(tape, attended, forward, site + 1)?;
             let norm = tape.param(&self.params, &layer.post_attention_norm);
             (h, y) = add_rmsnorm(tape, &h, &attended, &norm, eps)?;
@@ -259,6 +271,7 @@ impl Model {
         let Some(config) = &self.config.moe else { return Err(Error::Internal("experts without a configuration".into())) };
         let weights = moe::Experts {
             router: tape.param(&self.params, &experts.router),
+            correction: experts.correction.as_ref().map(|correction| self.params.tensor(correction)),
             gate_up: tape.param(&self.params, &experts.gate_up),
             down: tape.param(&self.params, &experts.down),
         };

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{inputs, shape_error};
-use crate::cpu::gemm::{MatMut, MatRef, matmul};
+use super::{expect_differentiable, inputs, shape_error};
+use crate::cpu::gemm::{MatMut, MatRef, Operand, matmul};
 use crate::cpu::vectorized;
 use crate::data::Batch;
 use crate::tape::{Op, Sink, Tape, Var};
-use crate::tensor::{Float, Recycled, Tensor};
-use crate::{Error, Result, with_float};
+use crate::tensor::{Element, Float, Recycled, Tensor};
+use crate::{Error, Result, with_float, with_weights};
 
 /// Rows whose logits exist at one time.
 pub(crate) const CHUNK: usize = 256;
@@ -58,7 +58,10 @@ impl Op for CrossEntropy {
             return Err(Error::TokenId { id: id.into(), vocab_size });
         }
         let rows: Vec<usize> = (0..self.targets.len()).filter(|&r| counted(&self.targets[r])).collect();
-        with_float!("cross_entropy", x.dtype(), F => self.run::<F>(x, w, &rows))
+        if self.gradients {
+            expect_differentiable("cross_entropy", "w", w)?;
+        }
+        with_weights!("cross_entropy", x.dtype(), w.dtype(), (F, W) => self.run::<F, W>(x, w, &rows))
     }
 
     fn backward(&self, saved: Self::Saved, dy: &[Option<Tensor>], sink: &mut Sink) -> Result<()> {
@@ -80,9 +83,9 @@ impl Op for CrossEntropy {
 }
 
 impl CrossEntropy {
-    fn run<F: Float>(&self, x: &Tensor, w: &Tensor, rows: &[usize]) -> Result<(Vec<Tensor>, Gradients)> {
+    fn run<F: Float, W: Element + Operand<F>>(&self, x: &Tensor, w: &Tensor, rows: &[usize]) -> Result<(Vec<Tensor>, Gradients)> {
         let (hidden, vocab_size) = (w.shape().cols(), w.shape().rows());
-        let (data, pitch, weight) = (x.pitched::<F>()?, x.pitch(), w.data::<F>()?);
+        let (data, pitch, weight) = (x.pitched::<F>()?, x.pitch(), w.data::<W>()?);
         let w_matrix = MatRef::new(weight, vocab_size, hidden);
         let scale = F::of(if self.denominator == 0.0 { 0.0 } else { 1.0 / self.denominator });
         let mut gradients =

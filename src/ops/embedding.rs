@@ -7,17 +7,18 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{add, inputs, shape_error};
+use crate::cpu::gemm::Operand;
 use crate::cpu::rows_per_task;
 use crate::tape::{Op, Sink, Tape, Var};
-use crate::tensor::{Float, Tensor};
-use crate::{Error, Result, with_float};
+use crate::tensor::{DType, Float, Tensor};
+use crate::{Error, Result, with_float, with_weights};
 
 /// The operation; see the module.
 struct Embedding {
     ids: Arc<[i32]>,
 }
 
-/// `table` `[V, H]`, N `ids` → `[N, H]`. An id outside 0..V is an error that names it.
+/// `table` `[V, H]`, N `ids` → `[N, H]` in the table's type, f32 where that is bf16. An id outside 0..V is an error that names it.
 pub fn embedding(tape: &mut Tape, table: &Var, ids: Arc<[i32]>) -> Result<Var> {
     tape.apply(Embedding { ids }, &[table])
 }
@@ -37,11 +38,15 @@ impl Op for Embedding {
         if let Some(&id) = self.ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab_size)) {
             return Err(Error::TokenId { id: id.into(), vocab_size });
         }
-        with_float!("embedding", table.dtype(), F => {
-            let data = table.data::<F>()?;
+        let activations = if table.dtype() == DType::BF16 { DType::F32 } else { table.dtype() };
+        with_weights!("embedding", activations, table.dtype(), (F, W) => {
+            let data = table.data::<W>()?;
             let y = Tensor::build::<F>([self.ids.len(), hidden], |y| {
                 let rows = y.par_chunks_exact_mut(hidden).zip(self.ids.par_iter()).with_min_len(rows_per_task(hidden));
-                rows.for_each(|(y, &id)| y.copy_from_slice(&data[id as usize * hidden..][..hidden]));
+                rows.for_each(|(y, &id)| {
+                    let row = &data[id as usize * hidden..][..hidden];
+                    y.iter_mut().zip(row).for_each(|(y, &w)| *y = w.widen());
+                });
             });
             Ok((vec![y], ()))
         })

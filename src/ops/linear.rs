@@ -2,24 +2,24 @@
 //!
 //! Backward: `dx = dy · W`, `dW = dyᵀ · x`. Saved: `x`, `W`. Bound by arithmetic: 2·R·K·N operations forward, twice that backward.
 
-use super::{inputs, shape_error};
+use super::{expect_differentiable, inputs, shape_error};
 use crate::Result;
 use crate::cpu::gemm::{MatMut, MatRef, matmul};
 use crate::tape::{Op, Sink, Tape, Var};
-use crate::tensor::{Float, Tensor};
-use crate::with_float;
+use crate::tensor::{Element, Float, Tensor};
+use crate::{with_float, with_weights};
 
 /// The operation; see the module.
 struct Linear;
 
-/// `x` `[.., K]` (rows may have gaps), `w` `[N, K]` → `[.., N]`.
+/// `x` `[.., K]` (rows may have gaps), `w` `[N, K]`, in x's type or, for inference, in bf16 → `[.., N]`.
 pub fn linear(tape: &mut Tape, x: &Var, w: &Var) -> Result<Var> {
     tape.apply(Linear, &[x, w])
 }
 
 /// A tensor's rows as a matrix.
-pub(crate) fn as_matrix<F: Float>(x: &Tensor) -> Result<MatRef<'_, F>> {
-    Ok(MatRef::with_pitch(x.pitched::<F>()?, x.shape().rows(), x.shape().cols(), x.pitch()))
+pub(crate) fn as_matrix<E: Element>(x: &Tensor) -> Result<MatRef<'_, E>> {
+    Ok(MatRef::with_pitch(x.pitched::<E>()?, x.shape().rows(), x.shape().cols(), x.pitch()))
 }
 
 impl Op for Linear {
@@ -37,8 +37,8 @@ impl Op for Linear {
         if x.shape().cols() != k {
             return Err(shape_error("linear", "x", x, format!("[.., {k}] for w {}", w.shape())));
         }
-        let y = with_float!("linear", x.dtype(), F => {
-            let (a, b) = (as_matrix::<F>(x)?, as_matrix::<F>(w)?);
+        let y = with_weights!("linear", x.dtype(), w.dtype(), (F, W) => {
+            let (a, b) = (as_matrix::<F>(x)?, as_matrix::<W>(w)?);
             Ok(Tensor::build::<F>(x.shape().with_cols(n), |y| {
                 matmul(MatMut::new(y, a.rows, n), F::of(1.0), a, b.t(), false, true);
             }))
@@ -48,6 +48,7 @@ impl Op for Linear {
 
     fn backward(&self, (x, w): Self::Saved, dy: &[Option<Tensor>], sink: &mut Sink) -> Result<()> {
         let [Some(dy)] = dy else { return Ok(()) };
+        expect_differentiable("linear", "w", &w)?;
         with_float!("linear", dy.dtype(), F => {
             let (x, w, dy) = (as_matrix::<F>(&x)?, as_matrix::<F>(&w)?, MatRef::new(dy.data::<F>()?, x.shape().rows(), w.shape().rows()));
             if sink.wants(0) {
@@ -74,7 +75,8 @@ pub fn reference<F: Float>(x: &[F], w: &[F], k: usize, y: &mut [F]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, assert_gradients, random, random_f32};
+    use crate::ops::testing::{assert_close, assert_gradients, random, random_bf16, random_f32};
+    use crate::params::Gradients;
 
     #[test]
     fn equals_the_reference() {
@@ -101,6 +103,27 @@ mod tests {
         let tape = &mut Tape::inference();
         let (a, b) = (linear(tape, &narrow.into(), &w).unwrap(), linear(tape, &packed.into(), &w).unwrap());
         assert_eq!(a.value().to_f64().unwrap(), b.value().to_f64().unwrap());
+    }
+
+    #[test]
+    fn bf16_weights_give_what_the_same_numbers_give_in_float32() {
+        for (r, k, n) in [(1, 1, 1), (3, 33, 130), (17, 65, 3), (40, 64, 96)] {
+            let (x, rounded) = (random_f32([r, k], 1), random_bf16([n, k], 2));
+            let wide = Tensor::new([n, k], rounded.widened::<f32>().unwrap().into_owned()).unwrap();
+            let tape = &mut Tape::inference();
+            let (a, b) =
+                (linear(tape, &x.clone().into(), &rounded.into()).unwrap(), linear(tape, &x.into(), &wide.into()).unwrap());
+            assert_close(a.value(), &b.value().to_f64().unwrap(), 1e-6);
+        }
+    }
+
+    #[test]
+    fn bf16_weights_have_no_gradient() {
+        let mut tape = Tape::recording();
+        let x = tape.input(random_f32([1, 5], 1));
+        let y = linear(&mut tape, &x, &random_bf16([1, 5], 2).into()).unwrap();
+        let error = tape.backward(&y, 1.0, &mut Gradients::none()).err().unwrap().to_string();
+        assert!(error.starts_with("linear: `w` has dtype bf16"), "{error}");
     }
 
     #[test]

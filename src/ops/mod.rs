@@ -18,7 +18,7 @@ pub mod weighted_sum;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 
 /// The inputs of an operation, which has a fixed number of them: an error that names it where there are more or fewer.
@@ -32,6 +32,17 @@ pub fn expect_shape(op: &'static str, argument: &'static str, tensor: &Tensor, e
         return Ok(());
     }
     Err(Error::Shape { op, argument, expected: expected.to_string(), got: tensor.shape().to_string() })
+}
+
+/// An error that names the operation and the argument where weights are bf16, which backward does not take.
+pub fn expect_differentiable(op: &'static str, argument: &'static str, weights: &Tensor) -> Result<()> {
+    match weights.dtype() {
+        DType::BF16 => {
+            let expected = "f32 or f64: bf16 weights are for inference and have no gradient".into();
+            Err(Error::DType { op, argument, expected, got: DType::BF16.to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An error that says in words which shape was expected.

@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::{expect_shape, inputs, shape_error};
+use super::{expect_differentiable, expect_shape, inputs, shape_error};
 use crate::Result;
 use crate::cpu::{reduce, rows_per_task, vectorized};
 use crate::tape::{Op, Sink, Tape, Var};
@@ -23,7 +23,7 @@ struct RmsNorm {
     residual: bool,
 }
 
-/// `x` `[.., n·D]` (rows may have gaps), `w` `[D]` → `[.., n·D]`, each group of D normalised.
+/// `x` `[.., n·D]` (rows may have gaps), `w` `[D]`, in x's type or bf16 → `[.., n·D]`, each group of D normalised.
 pub fn rmsnorm(tape: &mut Tape, x: &Var, w: &Var, eps: f64) -> Result<Var> {
     tape.apply(RmsNorm { eps, residual: false }, &[x, w])
 }
@@ -94,13 +94,13 @@ impl RmsNorm {
         }
         let (groups, tasks) = (cols / width, rows_per_task(cols));
         with_float!("rmsnorm", x.dtype(), F => {
-            let (data, weight, eps) = (x.pitched::<F>()?, w.data::<F>()?, F::of(self.eps));
+            let (data, weight, eps) = (x.pitched::<F>()?, w.widened::<F>()?, F::of(self.eps));
             let mut rstd = vec![F::of(0.0); x.shape().rows() * groups];
             let y = Tensor::build::<F>(x.shape(), |y| {
                 let rows = y.par_chunks_mut(tasks * cols).zip(rstd.par_chunks_mut(tasks * groups)).enumerate();
                 rows.for_each(|(task, (y, rstd))| {
                     for (i, (y, rstd)) in y.chunks_exact_mut(cols).zip(rstd.chunks_exact_mut(groups)).enumerate() {
-                        normalise_row(&data[(task * tasks + i) * pitch..][..cols], weight, eps, y, rstd);
+                        normalise_row(&data[(task * tasks + i) * pitch..][..cols], &weight, eps, y, rstd);
                     }
                 });
             });
@@ -113,6 +113,7 @@ impl RmsNorm {
 impl Saved {
     /// Gradient of x, with `through` (the gradient that reaches the sum directly) added; the weight's goes to `sink`.
     fn backward(&self, dy: &Tensor, through: Option<&Tensor>, weight_input: usize, sink: &mut Sink) -> Result<Tensor> {
+        expect_differentiable("rmsnorm", "w", &self.w)?;
         let (cols, width, pitch) = (self.x.shape().cols(), self.w.shape().elements(), self.x.pitch());
         let (groups, tasks) = (cols / width, rows_per_task(cols));
         with_float!("rmsnorm", dy.dtype(), F => {

@@ -19,6 +19,12 @@ pub fn random_f32(shape: impl Into<Shape>, seed: u64) -> Tensor {
     Tensor::new(x.shape(), x.data::<f64>().unwrap().iter().map(|&x| x as f32).collect()).unwrap()
 }
 
+/// The same in bf16.
+pub fn random_bf16(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    let x = random(shape, seed);
+    Tensor::new(x.shape(), x.data::<f64>().unwrap().iter().map(|&x| half::bf16::from_f64(x)).collect()).unwrap()
+}
+
 /// ‖x − expected‖₂ ≤ tolerance · ‖expected‖₂.
 pub fn assert_close(x: &Tensor, expected: &[f64], tolerance: f64) {
     let x = x.to_f64().unwrap();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use half::bf16;
+
 use super::DType;
 use crate::cpu::memory::Memory;
 
@@ -14,6 +16,8 @@ pub enum Buffer {
     F32(Recycled<f32>),
     /// 64-bit floats.
     F64(Recycled<f64>),
+    /// The upper halves of 32-bit floats.
+    BF16(Recycled<bf16>),
     /// 32-bit integers.
     I32(Recycled<i32>),
 }
@@ -24,6 +28,7 @@ impl Buffer {
         match self {
             Self::F32(_) => DType::F32,
             Self::F64(_) => DType::F64,
+            Self::BF16(_) => DType::BF16,
             Self::I32(_) => DType::I32,
         }
     }
@@ -33,6 +38,7 @@ impl Buffer {
         match dtype {
             DType::F32 => Self::F32(Recycled::zeros(len)),
             DType::F64 => Self::F64(Recycled::zeros(len)),
+            DType::BF16 => Self::BF16(Recycled::zeros(len)),
             DType::I32 => Self::I32(Recycled::zeros(len)),
         }
     }
@@ -84,6 +90,7 @@ macro_rules! recyclable {
 }
 recyclable!(f32, 0.0, f32::NAN);
 recyclable!(f64, 0.0, f64::NAN);
+recyclable!(bf16, bf16::ZERO, bf16::NAN);
 recyclable!(i32, 0, i32::MIN);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

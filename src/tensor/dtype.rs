@@ -4,6 +4,8 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::{AddAssign, DivAssign, MulAssign, SubAssign};
 
+use half::bf16;
+
 use super::{Buffer, Recyclable, Recycled};
 use crate::cpu::gemm::GemmFloat;
 
@@ -14,6 +16,8 @@ pub enum DType {
     F32,
     /// 64-bit float: checks against finite differences.
     F64,
+    /// The upper half of an f32: weights at inference, where reading them is what takes the time. Nothing is computed in it.
+    BF16,
     /// Token ids, positions.
     I32,
 }
@@ -24,6 +28,7 @@ impl DType {
         match self {
             Self::F32 | Self::I32 => 4,
             Self::F64 => 8,
+            Self::BF16 => 2,
         }
     }
 }
@@ -33,6 +38,7 @@ impl fmt::Display for DType {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::BF16 => "bf16",
             Self::I32 => "i32",
         })
     }
@@ -74,6 +80,7 @@ macro_rules! element {
 }
 element!(f32, F32);
 element!(f64, F64);
+element!(bf16, BF16);
 element!(i32, I32);
 
 /// A floating-point type that formulas are written over.
@@ -154,6 +161,25 @@ macro_rules! with_float {
                 $body
             }
             other => Err($crate::Error::DType { op: $op, argument: "x", expected: "f32 or f64".into(), got: other.to_string() }),
+        }
+    };
+}
+
+/// Runs `$body` with `$F` standing for the float type of activations and `$W` for that of the weights which they meet: the same,
+/// or bf16 beside f32.
+#[macro_export]
+macro_rules! with_weights {
+    ($op:expr, $activations:expr, $weights:expr, ($F:ident, $W:ident) => $body:expr) => {
+        match ($activations, $weights) {
+            ($crate::tensor::DType::F32, $crate::tensor::DType::BF16) => {
+                type $F = f32;
+                type $W = half::bf16;
+                $body
+            }
+            (activations, _) => $crate::with_float!($op, activations, $F => {
+                type $W = $F;
+                $body
+            }),
         }
     };
 }

@@ -4,7 +4,10 @@ mod buffer;
 mod dtype;
 mod shape;
 
+use std::borrow::Cow;
 use std::sync::Arc;
+
+use half::bf16;
 
 pub use buffer::{Buffer, Recyclable, Recycled};
 pub use dtype::{DType, Element, Float};
@@ -36,6 +39,7 @@ impl Tensor {
         let len = match &buffer {
             Buffer::F32(data) => data.len(),
             Buffer::F64(data) => data.len(),
+            Buffer::BF16(data) => data.len(),
             Buffer::I32(data) => data.len(),
         };
         if shape.elements() != len {
@@ -142,10 +146,24 @@ impl Tensor {
 
     /// All elements as f64, row by row.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
-        crate::with_float!("to_f64", self.dtype(), F => {
-            let (data, cols) = (self.pitched::<F>()?, self.shape.cols());
-            Ok((0..self.shape.rows()).flat_map(|r| data[r * self.pitch..][..cols].iter().map(|x| x.f64())).collect())
-        })
+        if self.dtype() == DType::BF16 {
+            return self.rows_as(bf16::to_f64);
+        }
+        crate::with_float!("to_f64", self.dtype(), F => self.rows_as(F::f64))
+    }
+
+    /// All elements, row by row, each through `f`.
+    fn rows_as<E: Element, T>(&self, f: impl Fn(E) -> T) -> Result<Vec<T>> {
+        let (data, cols) = (self.pitched::<E>()?, self.shape.cols());
+        Ok((0..self.shape.rows()).flat_map(|r| data[r * self.pitch..][..cols].iter().map(|&x| f(x))).collect())
+    }
+
+    /// The elements of a contiguous tensor in a float type: where they lie, or, of bf16, a copy that is exact.
+    pub fn widened<F: Float>(&self) -> Result<Cow<'_, [F]>> {
+        match self.dtype() {
+            DType::BF16 => Ok(self.rows_as(|x: bf16| F::of(x.to_f64()))?.into()),
+            _ => Ok(self.data::<F>()?.into()),
+        }
     }
 
     /// The same elements under another shape. A tensor with gaps keeps its innermost extent.
@@ -157,6 +175,21 @@ impl Tensor {
         }
         let pitch = if self.is_contiguous() { shape.cols() } else { self.pitch };
         Ok(Self { buffer: self.buffer.clone(), offset: self.offset, shape, pitch })
+    }
+
+    /// Rows `start .. start + rows`, those of all outer extents counted together, without copying: `[rows, C]`.
+    pub fn row_range(&self, start: usize, rows: usize) -> Result<Self> {
+        let (all, cols) = (self.shape.rows(), self.shape.cols());
+        if start + rows > all {
+            return Err(Error::Shape {
+                op: "row_range",
+                argument: "x",
+                expected: format!("at least {} rows", start + rows),
+                got: self.shape.to_string(),
+            });
+        }
+        let offset = if rows == 0 { self.offset } else { self.offset + start * self.pitch };
+        Ok(Self { buffer: self.buffer.clone(), offset, shape: [rows, cols].into(), pitch: self.pitch })
     }
 
     /// Columns `start .. start + cols` of every row, without copying.
@@ -196,6 +229,8 @@ mod tests {
         assert!(x.reshape([6]).is_err());
         assert_eq!(x.reshape([1, 3, 2]).unwrap().to_f64().unwrap(), x.to_f64().unwrap());
         assert!(iota().columns(3, 2).is_err());
+        assert_eq!(x.row_range(1, 2).unwrap().to_f64().unwrap(), [5., 6., 9., 10.]);
+        assert!(x.row_range(1, 3).is_err());
     }
 
     #[test]
@@ -207,6 +242,16 @@ mod tests {
         x.data_mut::<f32>().unwrap()[0] = 5.0;
         assert_eq!(x.data::<f32>().unwrap()[0], 5.0);
         assert!(x.data_mut::<f64>().is_none());
+    }
+
+    #[test]
+    fn bf16_is_widened_exactly() {
+        let values = [1.5f32, -0.25, 3e38, f32::MIN_POSITIVE, 0.0, -1e-40].map(bf16::from_f32);
+        let x = Tensor::new([2, 3], values.to_vec()).unwrap();
+        assert_eq!((x.dtype().to_string(), x.dtype().size()), ("bf16".into(), 2));
+        assert_eq!(*x.widened::<f32>().unwrap(), values.map(bf16::to_f32));
+        assert_eq!(x.columns(1, 2).unwrap().to_f64().unwrap(), [1, 2, 4, 5].map(|i| values[i].to_f64()));
+        assert!(x.data::<f32>().unwrap_err().to_string().contains("bf16"));
     }
 
     #[test]

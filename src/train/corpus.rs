@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::first_model::weights_dir;
 use super::options::Options;
 use crate::data::stories::{DEFAULT_COUNT, Stories, Story};
-use crate::data::{Dataset, Loader, Shard, ShardOptions, Tokenizer, View, default_cache_dir};
+use crate::data::{Dataset, Loader, ShardOptions, Shards, Tokenizer, View, default_cache_dir};
 use crate::{Error, Result};
 
 /// The seed of the embedded stories: the corpus is the same for every run.
@@ -68,18 +68,18 @@ impl Corpus {
             None | Some("bytes") => Tokenizer::bytes()?,
             Some(path) => Tokenizer::load(path)?,
         };
-        let shard = if embedded {
-            Shard::from_documents(stories().iter().map(|story| story.text), &tokenizer)?
+        let shards = if embedded {
+            Shards::from_documents(stories().iter().map(|story| story.text), &tokenizer)?
         } else {
             let shard_options = ShardOptions {
                 cache_dir: options.cache_dir.clone().unwrap_or_else(default_cache_dir),
                 skip_bad_lines: options.skip_bad_lines,
                 ..ShardOptions::default()
             };
-            Shard::from_files(&options.data_path, &tokenizer, &shard_options, progress)?
+            Shards::from_files(&options.data_path, &tokenizer, &shard_options, progress)?
         };
         let view = if options.no_packing { View::Padded } else { View::Packed };
-        let dataset = Dataset::new(Arc::new(shard), view, options.max_seq_len, tokenizer.vocab_size())?;
+        let dataset = Dataset::new(Arc::new(shards), view, options.max_seq_len, tokenizer.vocab_size())?;
         let (training, held_out) = match options.val_fraction {
             0.0 => (dataset, None),
             fraction => dataset.split(fraction).map(|(training, held_out)| (training, Some(held_out)))?,

@@ -191,7 +191,7 @@ impl Run {
             config: trainer.model().config(),
             params: trainer.model().params().layout().len(),
             training_tokens: corpus.training.dataset().len() * options.max_seq_len as u64,
-            skipped_lines: corpus.training.dataset().shard().skipped_lines(),
+            skipped_lines: corpus.training.dataset().shards().skipped_lines(),
             steps: total.div_ceil(options.accumulation_steps),
             done: progress.step,
         });

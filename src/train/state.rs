@@ -41,9 +41,9 @@ pub(super) struct Progress {
 
 /// What tells one corpus from another.
 pub(super) fn data_fingerprint(corpus: &Corpus) -> String {
-    let shard = corpus.training.dataset().shard();
-    let (content, tokenizer) = (shard.content().to_hex(), corpus.tokenizer.fingerprint().to_hex());
-    format!("{} documents, {} tokens, content {content}, tokenizer {tokenizer}", shard.documents(), shard.tokens())
+    let shards = corpus.training.dataset().shards();
+    let (content, tokenizer) = (shards.content().to_hex(), corpus.tokenizer.fingerprint().to_hex());
+    format!("{} documents, {} tokens, content {content}, tokenizer {tokenizer}", shards.documents(), shards.tokens())
 }
 
 /// Saves a checkpoint, then replaces the newest weights in the run's root.

@@ -4,6 +4,7 @@
 use super::isa::isa;
 use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn};
 use super::pack::{self, Pack};
+use super::stored::Stored;
 use std::arch::x86_64::*;
 
 isa! {
@@ -42,6 +43,23 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskload_ps(p, mask) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_masked(p: *const u16, mask: __m256i) -> __m256 {
+        // There is no masked load of 16 bits.
+        unsafe {
+            let lanes = _mm256_movemask_ps(_mm256_castsi256_ps(mask)).count_ones() as usize;
+            if lanes == Self::LANES {
+                return Self::load_bf16(p);
+            }
+            let mut first = [0; Self::LANES];
+            std::ptr::copy_nonoverlapping(p, first.as_mut_ptr(), lanes);
+            Self::load_bf16(first.as_ptr())
+        }
+    }
+    #[inline(always)]
     unsafe fn store_masked(p: *mut f32, mask: __m256i, v: __m256) {
         unsafe { _mm256_maskstore_ps(p, mask, v) }
     }
@@ -63,9 +81,9 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+    unsafe fn transpose<B: Stored>(src: *const B, src_stride: usize, dst: *mut f32, dst_stride: usize) {
         unsafe {
-            let r: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(src.add(i * src_stride)));
+            let r: [__m256; 8] = std::array::from_fn(|i| B::load::<Self>(src.add(i * src_stride)));
             // Pairs of rows, then fours: `fours[4g + q]` holds in its 128-bit part l rows 4g..4g+4 of column 4l + q.
             let mut pairs = r;
             for i in 0..4 {

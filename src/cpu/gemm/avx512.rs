@@ -4,14 +4,19 @@
 use super::isa::isa;
 use super::kernel::{self, Dots, Isa, RawTile, Simd, Tile, TileFn};
 use super::pack::{self, Pack};
+use super::stored::Stored;
 use std::arch::x86_64::*;
 
 isa! {
-    /// Proof that the processor has AVX-512F.
-    Avx512, "avx512f", is_x86_feature_detected!("avx512f"), rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14
+    /// Proof that the processor has AVX-512 F, BW and VL.
+    Avx512, "avx512f,avx512bw,avx512vl", has_avx512(), rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14
 }
 
-// SAFETY, for each block: the trait's contract, that the processor has AVX-512F and that the pointers are good.
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl")
+}
+
+// SAFETY, for each block: the trait's contract, that the processor has AVX-512 F, BW and VL and that the pointers are good.
 impl Simd for Avx512 {
     type V = __m512;
     type Mask = __mmask16;
@@ -42,6 +47,17 @@ impl Simd for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(mask, p) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_masked(p: *const u16, mask: __mmask16) -> __m512 {
+        unsafe {
+            let half = _mm256_maskz_loadu_epi16(mask, p.cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+        }
+    }
+    #[inline(always)]
     unsafe fn store_masked(p: *mut f32, mask: __mmask16, v: __m512) {
         unsafe { _mm512_mask_storeu_ps(p, mask, v) }
     }
@@ -59,9 +75,9 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+    unsafe fn transpose<B: Stored>(src: *const B, src_stride: usize, dst: *mut f32, dst_stride: usize) {
         unsafe {
-            let r: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(src.add(i * src_stride)));
+            let r: [__m512; 16] = std::array::from_fn(|i| B::load::<Self>(src.add(i * src_stride)));
             // Pairs of rows, then fours: `fours[4g + q]` holds in its 128-bit part l rows 4g..4g+4 of column 4l + q.
             let mut pairs = r;
             for i in 0..8 {

@@ -9,6 +9,7 @@ use crate::cpu::memory::Memory;
 
 use super::kernel::{Block, Isa, Tile};
 use super::pack::{Pack, Panels};
+use super::stored::Stored;
 use super::{MatMut, MatRef, skinny};
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -37,12 +38,12 @@ thread_local! {
 }
 
 /// `C = alpha·A·B` or `C += alpha·A·B`. The views must be in bounds and not empty.
-pub(super) fn product<I: Isa>(
+pub(super) fn product<I: Isa, B: Stored>(
     isa: I,
     c: MatMut<f32>,
     alpha: f32,
     a: MatRef<f32>,
-    b: MatRef<f32>,
+    b: MatRef<B>,
     accumulate: bool,
     parallel: bool,
 ) {
@@ -82,22 +83,22 @@ fn block_shape<I: Isa>(m: usize, n: usize, most_cols: usize, threads: usize, a_i
 }
 
 /// One block of C. The bits depend on `k_block`, but not on how C was cut nor on what is packed.
-fn block_product<I: Isa>(
+fn block_product<I: Isa, B: Stored>(
     isa: I,
     c: &mut Block,
     alpha: f32,
     (a, a_in_place): (MatRef<f32>, bool),
-    b: MatRef<f32>,
+    b: MatRef<B>,
     k_block: usize,
     accumulate: bool,
 ) {
     let panels = Panels::new(c.rows(), I::MR);
-    let b_in_place = b.col_stride == 1 && c.rows() <= UNPACKED_ROWS;
+    let b_in_place = B::as_f32(b).filter(|b| b.col_stride == 1 && c.rows() <= UNPACKED_ROWS);
     let together = if a_in_place { panels.count } else { A_TOGETHER };
     for ks in k_blocks(a.cols, k_block) {
-        let packed_cols = if b_in_place { 0 } else { c.cols().next_multiple_of(I::NR) };
+        let packed_cols = if b_in_place.is_some() { 0 } else { c.cols().next_multiple_of(I::NR) };
         with_buffer(&B_BUFFER, packed_cols * ks.len(), |packed_b| {
-            if !b_in_place {
+            if b_in_place.is_none() {
                 pack_columns(isa, b.row_range(ks.start, ks.len()), packed_b);
             }
             with_buffer(&A_BUFFER, if a_in_place { 0 } else { A_TOGETHER * panel_stride::<I>(&ks) }, |packed_a| {
@@ -125,8 +126,8 @@ fn block_product<I: Isa>(
                                 a: a_panel,
                                 a_row,
                                 a_col,
-                                b: if b_in_place { b.from(ks.start, col) } else { &packed_b[col * ks.len()..] },
-                                b_row: if b_in_place { b.row_stride } else { I::NR },
+                                b: b_in_place.map_or_else(|| &packed_b[col * ks.len()..], |b| b.from(ks.start, col)),
+                                b_row: b_in_place.map_or(I::NR, |b| b.row_stride),
                                 at: (rows.start, col),
                                 c,
                                 alpha,
@@ -149,7 +150,7 @@ fn k_blocks(k: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Packs columns of B into panels of [`Isa::NR`]: element (p, j) of a panel goes to `p * NR + j`. What lies beyond the last column is left
 /// as it was.
-fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, packed: &mut [f32]) {
+fn pack_columns<I: Isa, B: Stored>(isa: I, b: MatRef<B>, packed: &mut [f32]) {
     let panel_cols = |panel: usize| panel * I::NR..b.cols.min((panel + 1) * I::NR);
     let length = I::NR * b.rows;
     if b.row_stride == 1 {
@@ -159,7 +160,7 @@ fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, packed: &mut [f32]) {
         }
         return;
     }
-    if b.col_stride == 1 {
+    if let Some(b) = B::as_f32(b).filter(|b| b.col_stride == 1) {
         let panels = Panels { count: b.cols.div_ceil(I::NR), height: I::NR, higher: 0 };
         let (rows, cols) = (b.rows, b.cols);
         isa.pack(Pack { rows, cols, src: b.data, src_stride: b.row_stride, panels, width: I::NR, dst: packed, dst_stride: length });
@@ -168,7 +169,7 @@ fn pack_columns<I: Isa>(isa: I, b: MatRef<f32>, packed: &mut [f32]) {
     for (panel, packed) in packed.chunks_exact_mut(length).enumerate() {
         for (p, row) in packed.chunks_exact_mut(I::NR).enumerate() {
             for (x, j) in row.iter_mut().zip(panel_cols(panel)) {
-                *x = b.from(p, j)[0];
+                *x = b.from(p, j)[0].widen();
             }
         }
     }

@@ -33,7 +33,7 @@ macro_rules! isa {
                 unsafe { TILES[rows - 1][(cols > Self::LANES) as usize][cols.is_multiple_of(Self::LANES) as usize](&raw) }
             }
 
-            fn dots(self, mut dots: Dots) {
+            fn dots<B: Stored>(self, mut dots: Dots<B>) {
                 dots.check();
                 // SAFETY: `self` proves the instruction set, and the bounds were just checked.
                 unsafe { run_dots(&mut dots) }
@@ -45,7 +45,7 @@ macro_rules! isa {
                 unsafe { run_pack(&mut pack) }
             }
 
-            fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
+            fn transpose<B: Stored>(self, rows: usize, cols: usize, src: &[B], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
                 // SAFETY: `self` proves the instruction set.
                 unsafe { run_transpose(rows, cols, src, src_stride, dst, dst_stride) }
             }
@@ -58,14 +58,14 @@ macro_rules! isa {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn run_dots(d: &mut Dots) {
+        unsafe fn run_dots<B: Stored>(d: &mut Dots<B>) {
             // SAFETY: the caller's.
             unsafe {
                 match d.rows {
-                    1 => kernel::dots::<$name, 1>(d),
-                    2 => kernel::dots::<$name, 2>(d),
-                    3 => kernel::dots::<$name, 3>(d),
-                    _ => kernel::dots::<$name, 4>(d),
+                    1 => kernel::dots::<$name, B, 1>(d),
+                    2 => kernel::dots::<$name, B, 2>(d),
+                    3 => kernel::dots::<$name, B, 3>(d),
+                    _ => kernel::dots::<$name, B, 4>(d),
                 }
             }
         }
@@ -77,9 +77,9 @@ macro_rules! isa {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn run_transpose(rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
+        unsafe fn run_transpose<B: Stored>(rows: usize, cols: usize, src: &[B], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
             // SAFETY: the caller's.
-            unsafe { pack::transpose::<$name>(rows, cols, src, src_stride, dst, dst_stride) }
+            unsafe { pack::transpose::<$name, B>(rows, cols, src, src_stride, dst, dst_stride) }
         }
     };
 }

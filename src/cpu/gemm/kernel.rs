@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::pack::Pack;
+use super::stored::Stored;
 use super::{MatMut, extent};
 use std::marker::PhantomData;
 
@@ -28,6 +29,10 @@ pub(super) trait Simd: Copy {
     unsafe fn mask(lanes: usize) -> Self::Mask;
     /// Lanes outside the mask read as zero; their memory is not touched.
     unsafe fn load_masked(p: *const f32, mask: Self::Mask) -> Self::V;
+    /// The bits of bf16 as the upper halves of f32.
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// The same, as [`Simd::load_masked`].
+    unsafe fn load_bf16_masked(p: *const u16, mask: Self::Mask) -> Self::V;
     unsafe fn store_masked(p: *mut f32, mask: Self::Mask, v: Self::V);
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a·b + c`, rounded once.
@@ -35,7 +40,7 @@ pub(super) trait Simd: Copy {
     /// The sum of the lanes.
     unsafe fn sum(v: Self::V) -> f32;
     /// Transposes LANES × LANES elements: `dst[i * dst_stride + j] = src[j * src_stride + i]`.
-    unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
+    unsafe fn transpose<B: Stored>(src: *const B, src_stride: usize, dst: *mut f32, dst_stride: usize);
 }
 
 /// An instruction set that the processor was found to have.
@@ -48,11 +53,11 @@ pub(super) trait Isa: Copy + Send + Sync {
     /// Computes one tile of C.
     fn tile(self, tile: Tile);
     /// `out[r * out_stride + j] = Σ_k a[r * a_stride + k] · b[j * b_stride + k]` for up to [`DOT_ROWS`] rows and any number of columns.
-    fn dots(self, dots: Dots);
+    fn dots<B: Stored>(self, dots: Dots<B>);
     /// Copies into panels.
     fn pack(self, pack: Pack);
     /// `dst[i * dst_stride + j] = src[j * src_stride + i]` for i below `rows` and j below `cols`.
-    fn transpose(self, rows: usize, cols: usize, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize);
+    fn transpose<B: Stored>(self, rows: usize, cols: usize, src: &[B], src_stride: usize, dst: &mut [f32], dst_stride: usize);
 }
 
 /// A rectangle of C that belongs to one thread.
@@ -232,7 +237,7 @@ fn prefetch_l2(p: *const f32) {
 
 /// Asks for a line to come to the level-1 cache.
 #[inline(always)]
-pub(super) fn prefetch(p: *const f32) {
+pub(super) fn prefetch<T>(p: *const T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a prefetch never faults, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
@@ -240,23 +245,25 @@ pub(super) fn prefetch(p: *const f32) {
 
 /// Rows that [`Isa::dots`] takes at once.
 pub(super) const DOT_ROWS: usize = 4;
-/// Columns that the loop of [`Isa::dots`] takes at once.
+/// Columns that the loop of [`Isa::dots`] takes at once, while it asks for the next ones.
 const DOT_COLS: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Dot products of few rows with the rows of a matrix, both contiguous over k.
-pub(super) struct Dots<'a> {
+pub(super) struct Dots<'a, B> {
     pub rows: usize,
     pub cols: usize,
     pub k: usize,
     pub a: &'a [f32],
     pub a_stride: usize,
-    pub b: &'a [f32],
+    pub b: &'a [B],
     pub b_stride: usize,
     pub out: &'a mut [f32],
     pub out_stride: usize,
 }
 
-impl Dots<'_> {
+impl<B> Dots<'_, B> {
     /// Panics if a bound is exceeded.
     #[inline]
     pub fn check(&self) {
@@ -272,36 +279,49 @@ impl Dots<'_> {
 /// # Safety
 /// The processor must have the instruction set; `d` must have passed its check and have `ROWS` rows.
 #[inline(always)]
-pub(super) unsafe fn dots<S: Simd, const ROWS: usize>(d: &mut Dots) {
+pub(super) unsafe fn dots<S: Simd, B: Stored, const ROWS: usize>(d: &mut Dots<B>) {
     let whole = d.cols / DOT_COLS * DOT_COLS;
     for j in (0..whole).step_by(DOT_COLS) {
         // SAFETY: columns j to j + DOT_COLS exist.
-        unsafe { dot_block::<S, ROWS, DOT_COLS>(d, j) }
+        unsafe { dot_block::<S, B, ROWS, DOT_COLS>(d, j) }
     }
     for j in whole..d.cols {
         // SAFETY: column j exists.
-        unsafe { dot_block::<S, ROWS, 1>(d, j) }
+        unsafe { dot_block::<S, B, ROWS, 1>(d, j) }
     }
 }
 
 /// # Safety
 /// As [`dots`], and columns `j` to `j + COLS` must exist.
 #[inline(always)]
-unsafe fn dot_block<S: Simd, const ROWS: usize, const COLS: usize>(d: &mut Dots, j: usize) {
+unsafe fn dot_block<S: Simd, B: Stored, const ROWS: usize, const COLS: usize>(d: &mut Dots<B>, j: usize) {
     // SAFETY: `Dots::check` has found k elements of each row of A and B within their slices; the masked load stops at the k-th.
     unsafe {
         let (a, b) = (d.a.as_ptr(), d.b.as_ptr().wrapping_add(j * d.b_stride));
         let mut sums = [[S::zero(); COLS]; ROWS];
-        for p in (0..d.k).step_by(S::LANES) {
-            let mask = S::mask((d.k - p).min(S::LANES));
+        let whole = d.k / S::LANES * S::LANES;
+        for p in (0..whole).step_by(S::LANES) {
             let mut y = [S::zero(); COLS];
             for c in 0..COLS {
-                y[c] = S::load_masked(b.wrapping_add(c * d.b_stride + p), mask);
+                if p.is_multiple_of(LINE / size_of::<B>()) {
+                    prefetch(b.wrapping_add((COLS + c) * d.b_stride + p));
+                }
+                y[c] = B::load::<S>(b.wrapping_add(c * d.b_stride + p));
             }
             for r in 0..ROWS {
-                let x = S::load_masked(a.wrapping_add(r * d.a_stride + p), mask);
+                let x = S::load(a.wrapping_add(r * d.a_stride + p));
                 for c in 0..COLS {
                     sums[r][c] = S::fma(x, y[c], sums[r][c]);
+                }
+            }
+        }
+        if whole < d.k {
+            let mask = S::mask(d.k - whole);
+            for c in 0..COLS {
+                let y = B::load_masked::<S>(b.wrapping_add(c * d.b_stride + whole), mask);
+                for r in 0..ROWS {
+                    let x = S::load_masked(a.wrapping_add(r * d.a_stride + whole), mask);
+                    sums[r][c] = S::fma(x, y, sums[r][c]);
                 }
             }
         }

@@ -4,6 +4,10 @@
 //! high-performance matrix multiplication", ACM TOMS 2008): `kernel` holds the innermost tile, `pack` the copies that feed
 //! it, `blocked` the loops around it, and `skinny` the products with few rows, which are bound by memory. Everything else (`f64`, other processors) goes to the `gemm` crate.
 //!
+//! **B may be bf16** where the rest is f32: `stored` widens it, exactly, in registers where few rows read it once, else while it is packed.
+//! The processors' own products of bf16 (`vdpbf16ps`, AMX) are not used: they would round A to bf16 as well, and decoding, bound by the
+//! reading of B, would gain nothing.
+//!
 //! **Same bits for any number of threads.** Threads share out rows and columns of C, never a sum: each element of C is summed over k by
 //! one thread, in ascending k, in blocks whose bounds depend on k alone, and which path a product takes depends on its shape and strides
 //! alone. Different instruction sets do differ in their last bits.
@@ -23,8 +27,12 @@ mod kernel;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod skinny;
+mod stored;
 #[cfg(test)]
 mod tests;
+
+use half::bf16;
+use stored::Stored;
 
 /// A read-only matrix: element (i, j) is `data[i * row_stride + j * col_stride]`. One of the strides is usually 1.
 #[derive(Clone, Copy, Debug)]
@@ -115,17 +123,37 @@ fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usi
     if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
 }
 
-/// The element types that [`matmul`] takes: `f32` and `f64`.
-pub trait GemmFloat: num_traits::Float + Send + Sync + private::Product {}
+/// The element types of A and C that [`matmul`] takes: `f32` and `f64`.
+pub trait GemmFloat: num_traits::Float + Send + Sync + Operand<Self> {}
 impl GemmFloat for f32 {}
 impl GemmFloat for f64 {}
+
+/// The element types of B where those of A and C are `F`: the same, or bf16 beside f32.
+pub trait Operand<F>: Copy + Send + Sync + private::Product<F> {
+    /// Its value, which F holds exactly.
+    fn widen(self) -> F;
+}
+
+impl<F: GemmFloat> Operand<F> for F {
+    #[inline(always)]
+    fn widen(self) -> F {
+        self
+    }
+}
+
+impl Operand<f32> for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
 
 mod private {
     use super::{MatMut, MatRef};
 
-    /// The product itself, for views that were found in bounds, with m, n and k above 0.
-    pub trait Product: Sized {
-        fn product(c: MatMut<Self>, alpha: Self, a: MatRef<Self>, b: MatRef<Self>, accumulate: bool, parallel: bool);
+    /// The product itself, for views that were found in bounds, with m, n and k above 0; this is B's type.
+    pub trait Product<F>: Sized {
+        fn product(c: MatMut<F>, alpha: F, a: MatRef<F>, b: MatRef<Self>, accumulate: bool, parallel: bool);
     }
 }
 
@@ -134,7 +162,7 @@ mod private {
 ///
 /// # Panics
 /// If the shapes do not fit each other or a view reaches beyond its data: the caller's mistake, not the user's.
-pub fn matmul<F: GemmFloat>(c: MatMut<F>, alpha: F, a: MatRef<F>, b: MatRef<F>, accumulate: bool, parallel: bool) {
+pub fn matmul<F: GemmFloat, B: Operand<F>>(c: MatMut<F>, alpha: F, a: MatRef<F>, b: MatRef<B>, accumulate: bool, parallel: bool) {
     let (m, n, k) = (c.rows, c.cols, a.cols);
     assert!(
         (a.rows, b.rows, b.cols) == (m, k, n),
@@ -156,17 +184,17 @@ pub fn matmul<F: GemmFloat>(c: MatMut<F>, alpha: F, a: MatRef<F>, b: MatRef<F>, 
         }
         return;
     }
-    F::product(c, alpha, a, b, accumulate, parallel);
+    B::product(c, alpha, a, b, accumulate, parallel);
 }
 
-impl private::Product for f64 {
+impl private::Product<f64> for f64 {
     fn product(c: MatMut<f64>, alpha: f64, a: MatRef<f64>, b: MatRef<f64>, accumulate: bool, parallel: bool) {
         fallback::product(c, alpha, a, b, accumulate, parallel);
     }
 }
 
-impl private::Product for f32 {
-    fn product(c: MatMut<f32>, alpha: f32, a: MatRef<f32>, b: MatRef<f32>, accumulate: bool, parallel: bool) {
+impl<B: Stored> private::Product<f32> for B {
+    fn product(c: MatMut<f32>, alpha: f32, a: MatRef<f32>, b: MatRef<B>, accumulate: bool, parallel: bool) {
         Path::detect().product(c, alpha, a, b, accumulate, parallel);
     }
 }
@@ -195,13 +223,13 @@ impl Path {
         Path::available().next().unwrap_or(Path::Fallback)
     }
 
-    fn product(self, c: MatMut<f32>, alpha: f32, a: MatRef<f32>, b: MatRef<f32>, accumulate: bool, parallel: bool) {
+    fn product<B: Stored>(self, c: MatMut<f32>, alpha: f32, a: MatRef<f32>, b: MatRef<B>, accumulate: bool, parallel: bool) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Path::Avx512(isa) => blocked::product(isa, c, alpha, a, b, accumulate, parallel),
             #[cfg(target_arch = "x86_64")]
             Path::Avx2(isa) => blocked::product(isa, c, alpha, a, b, accumulate, parallel),
-            Path::Fallback => fallback::product(c, alpha, a, b, accumulate, parallel),
+            Path::Fallback => fallback::widened(c, alpha, a, b, accumulate, parallel),
         }
     }
 }

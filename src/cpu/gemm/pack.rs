@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::kernel::{Simd, prefetch};
+use super::stored::Stored;
 use std::ops::Range;
 
 /// Rows cut into panels of nearly equal height, at most MR.
@@ -98,10 +99,10 @@ const AHEAD: usize = 64;
 /// # Safety
 /// The processor must have the instruction set.
 #[inline(always)]
-pub(super) unsafe fn transpose<S: Simd>(
+pub(super) unsafe fn transpose<S: Simd, B: Stored>(
     rows: usize,
     cols: usize,
-    src: &[f32],
+    src: &[B],
     src_stride: usize,
     dst: &mut [f32],
     dst_stride: usize,
@@ -117,12 +118,12 @@ pub(super) unsafe fn transpose<S: Simd>(
                 // SAFETY: the block lies within both matrices, which the asserts have found within their slices.
                 unsafe {
                     let src = src.as_ptr().add(j * src_stride + i);
-                    S::transpose(src, src_stride, dst.as_mut_ptr().add(i * dst_stride + j), dst_stride);
+                    S::transpose::<B>(src, src_stride, dst.as_mut_ptr().add(i * dst_stride + j), dst_stride);
                 }
             } else {
                 for i in i..rows.min(i + S::LANES) {
                     for j in j..cols.min(j + S::LANES) {
-                        dst[i * dst_stride + j] = src[j * src_stride + i];
+                        dst[i * dst_stride + j] = src[j * src_stride + i].widen();
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::blocked::{Buffer, with_buffer};
 use super::kernel::{Block, DOT_ROWS, Dots, Isa, Tile};
+use super::stored::Stored;
 use super::{MatMut, MatRef};
 use rayon::prelude::*;
 
@@ -17,17 +18,18 @@ thread_local! {
 }
 
 /// Whether this path takes a product: few rows, and B readable in vectors along its columns or, with A, along k.
-pub(super) fn takes(a: MatRef<f32>, b: MatRef<f32>) -> bool {
-    a.rows <= MAX_ROWS && (b.col_stride == 1 || (b.row_stride == 1 && a.col_stride == 1))
+pub(super) fn takes<B: Stored>(a: MatRef<f32>, b: MatRef<B>) -> bool {
+    let along_columns = b.col_stride == 1 && B::as_f32(b).is_some();
+    a.rows <= MAX_ROWS && (along_columns || (b.row_stride == 1 && a.col_stride == 1))
 }
 
 /// `C = alpha·A·B` or `C += alpha·A·B`. The views must be in bounds and not empty.
-pub(super) fn product<I: Isa>(
+pub(super) fn product<I: Isa, B: Stored>(
     isa: I,
     c: MatMut<f32>,
     alpha: f32,
     a: MatRef<f32>,
-    b: MatRef<f32>,
+    b: MatRef<B>,
     accumulate: bool,
     parallel: bool,
 ) {
@@ -48,7 +50,7 @@ pub(super) fn product<I: Isa>(
 }
 
 /// `out[i * COLS + j] = Σ_p a(i, p) · b(p, j)` for the columns of a block.
-fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32]) {
+fn column_block<I: Isa, B: Stored>(isa: I, a: MatRef<f32>, b: MatRef<B>, out: &mut [f32]) {
     if b.row_stride == 1 && a.col_stride == 1 {
         for row in (0..a.rows).step_by(DOT_ROWS) {
             isa.dots(Dots {
@@ -66,7 +68,7 @@ fn column_block<I: Isa>(isa: I, a: MatRef<f32>, b: MatRef<f32>, out: &mut [f32])
         return;
     }
     let mut whole = Block::cut(MatMut::new(out, a.rows, COLS), a.rows, COLS);
-    let Some((_, _, c)) = whole.first_mut() else { return };
+    let (Some((_, _, c)), Some(b)) = (whole.first_mut(), B::as_f32(b)) else { return };
     for p in (0..a.cols).step_by(K_BLOCK) {
         for row in (0..a.rows).step_by(I::MR) {
             for col in (0..b.cols).step_by(I::NR) {

@@ -39,7 +39,16 @@ impl Operand {
     }
 
     fn view(&self, rows: usize, cols: usize) -> MatRef<'_, f32> {
-        MatRef { data: &self.data, rows, cols, row_stride: self.row_stride, col_stride: self.col_stride }
+        self.view_of(&self.data, rows, cols)
+    }
+
+    /// The same matrix over elements of another type.
+    fn view_of<'a, E>(&self, data: &'a [E], rows: usize, cols: usize) -> MatRef<'a, E> {
+        MatRef { data, rows, cols, row_stride: self.row_stride, col_stride: self.col_stride }
+    }
+
+    fn to_bf16(&self) -> Vec<bf16> {
+        self.data.iter().map(|&x| bf16::from_f32(x)).collect()
     }
 }
 
@@ -50,24 +59,47 @@ struct Case {
     n: usize,
     a: Layout,
     b: Layout,
+    /// B holds numbers of bf16: as f32, or as they are.
+    b_values: Values,
     gap: usize,
     alpha: f32,
     accumulate: bool,
 }
 
+/// What B holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Values {
+    F32,
+    /// Numbers of bf16, as f32.
+    Rounded,
+    BF16,
+}
+
 impl Case {
+    fn operand_b(&self) -> Operand {
+        let mut b = Operand::new(self.k, self.n, self.b, self.gap, 2);
+        if self.b_values != Values::F32 {
+            b.data = b.to_bf16().into_iter().map(f32::from).collect();
+        }
+        b
+    }
+
     /// C by the given path, old content 0.5.
     fn run(&self, path: Path, threads: Option<usize>) -> Vec<f32> {
         let Case { m, k, n, gap, .. } = *self;
         let a = Operand::new(m, k, self.a, gap, 1);
-        let b = Operand::new(k, n, self.b, gap, 2);
+        let b = self.operand_b();
+        let narrow = b.to_bf16();
         let mut c = vec![UNTOUCHED; m * (n + gap)];
         for row in c.chunks_mut(n + gap) {
             row[..n].fill(if self.accumulate { 0.5 } else { f32::NAN });
         }
         let mut run = |parallel| {
             let c = MatMut::with_pitch(&mut c, m, n, n + gap);
-            path.product(c, self.alpha, a.view(m, k), b.view(k, n), self.accumulate, parallel);
+            match self.b_values {
+                Values::BF16 => path.product(c, self.alpha, a.view(m, k), b.view_of(&narrow, k, n), self.accumulate, parallel),
+                _ => path.product(c, self.alpha, a.view(m, k), b.view(k, n), self.accumulate, parallel),
+            }
         };
         match threads {
             None => run(false),
@@ -80,7 +112,7 @@ impl Case {
     fn check(&self, c: &[f32], path: Path) {
         let Case { m, k, n, gap, .. } = *self;
         let a = Operand::new(m, k, self.a, gap, 1);
-        let b = Operand::new(k, n, self.b, gap, 2);
+        let b = self.operand_b();
         for i in 0..m {
             for j in 0..n {
                 let (mut sum, mut size) = (0.0, 0.5);
@@ -112,8 +144,9 @@ fn case(
     k: impl Strategy<Value = usize>,
     n: impl Strategy<Value = usize>,
 ) -> impl Strategy<Value = Case> {
-    (m, k, n, layout(), layout(), 0..20usize, prop_oneof![Just(1.0f32), Just(-0.75)], any::<bool>())
-        .prop_map(|(m, k, n, a, b, gap, alpha, accumulate)| Case { m, k, n, a, b, gap, alpha, accumulate })
+    let values = prop_oneof![Just(Values::F32), Just(Values::BF16)];
+    (m, k, n, layout(), layout(), values, 0..20usize, prop_oneof![Just(1.0f32), Just(-0.75)], any::<bool>())
+        .prop_map(|(m, k, n, a, b, b_values, gap, alpha, accumulate)| Case { m, k, n, a, b, b_values, gap, alpha, accumulate })
 }
 
 proptest! {
@@ -146,11 +179,13 @@ fn large_products_match_the_triple_loop() {
         for a in [Layout::Rows, Layout::Columns, Layout::Scattered] {
             for b in [Layout::Rows, Layout::Columns, Layout::Scattered] {
                 for (alpha, accumulate) in [(1.0, false), (-0.75, true)] {
-                    let case = Case { m, k, n, a, b, gap: 3, alpha, accumulate };
-                    for path in Path::available() {
-                        let c = case.run(path, Some(3));
-                        case.check(&c, path);
-                        assert!(bits(&c) == bits(&case.run(path, None)), "{path:?} {case:?}: three threads");
+                    for b_values in [Values::F32, Values::BF16] {
+                        let case = Case { m, k, n, a, b, b_values, gap: 3, alpha, accumulate };
+                        for path in Path::available() {
+                            let c = case.run(path, Some(3));
+                            case.check(&c, path);
+                            assert!(bits(&c) == bits(&case.run(path, None)), "{path:?} {case:?}: three threads");
+                        }
                     }
                 }
             }
@@ -158,9 +193,34 @@ fn large_products_match_the_triple_loop() {
     }
 }
 
+/// As weights lie, widening happens on the way to the same sums.
+#[test]
+fn bf16_gives_the_bits_of_the_same_numbers_in_f32() {
+    for (m, k, n) in [(1, 1, 1), (1, 513, 257), (3, 31, 130), (16, 130, 33), (17, 70, 65), (150, 1100, 70)] {
+        let case = |b_values| {
+            let (a, b) = (Layout::Rows, Layout::Columns);
+            Case { m, k, n, a, b, b_values, gap: 1, alpha: 1.0, accumulate: false }
+        };
+        for path in Path::available().filter(|path| !matches!(path, Path::Fallback)) {
+            let [rounded, narrow] = [Values::Rounded, Values::BF16].map(|values| bits(&case(values).run(path, Some(2))));
+            assert!(rounded == narrow, "{path:?}: {m} x {k} x {n}");
+        }
+    }
+}
+
 #[test]
 fn a_wrong_product_is_noticed() {
-    let case = Case { m: 20, k: 600, n: 40, a: Layout::Rows, b: Layout::Columns, gap: 1, alpha: 1.0, accumulate: true };
+    let case = Case {
+        m: 20,
+        k: 600,
+        n: 40,
+        a: Layout::Rows,
+        b: Layout::Columns,
+        b_values: Values::F32,
+        gap: 1,
+        alpha: 1.0,
+        accumulate: true,
+    };
     let path = Path::detect();
     let right = case.run(path, None);
     for (place, value) in [(41 * 19 + 39, right[41 * 19 + 39] + 1e-2), (41 * 3, f32::NAN), (41 * 7 + 40, 0.0)] {
@@ -188,7 +248,7 @@ fn empty_products() {
     matmul(MatMut::new(&mut c, 2, 3), 1.0, MatRef::new(&a, 2, 0), MatRef::new(&a, 0, 3), true, true);
     assert!(c[2].is_nan(), "nothing is added");
     matmul(MatMut::new(&mut [], 0, 3), 1.0, MatRef::new(&[], 0, 2), MatRef::new(&a, 2, 3), false, true);
-    matmul(MatMut::new(&mut [], 2, 0), 1.0, MatRef::new(&a, 2, 3), MatRef::new(&[], 3, 0), false, true);
+    matmul(MatMut::new(&mut [], 2, 0), 1.0, MatRef::new(&a, 2, 3), MatRef::<f32>::new(&[], 3, 0), false, true);
 }
 
 #[test]

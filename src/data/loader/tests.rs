@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 const IGNORE: i32 = Batch::IGNORE;
 
-fn shard(documents: &[String]) -> Arc<Shard> {
-    Arc::new(Shard::from_documents(documents, &Tokenizer::bytes().unwrap()).unwrap())
+fn shards(documents: &[String]) -> Arc<Shards> {
+    Arc::new(Shards::from_documents(documents, &Tokenizer::bytes().unwrap()).unwrap())
 }
 
 fn dataset(documents: &[String], view: View, seq_len: usize) -> Dataset {
-    Dataset::new(shard(documents), view, seq_len, 259).unwrap()
+    Dataset::new(shards(documents), view, seq_len, 259).unwrap()
 }
 
 fn letters(lengths: &[usize]) -> Vec<String> {
@@ -21,9 +21,7 @@ type Sample = (Vec<i32>, Vec<i32>, Vec<i32>);
 
 fn samples(dataset: &Dataset) -> Vec<Sample> {
     let sample = |index| {
-        let (a, b, c, d) = (vec![], vec![], vec![], vec![]);
-        let mut batch = Batch { rows: 0, seq_len: dataset.seq_len, input_ids: a, targets: b, document_starts: c, sample_ids: d };
-        dataset.append(index, &mut batch).unwrap();
+        let batch = dataset.sample(index).unwrap();
         (batch.input_ids, batch.targets, batch.document_starts)
     };
     (0..dataset.len()).map(sample).collect()
@@ -170,11 +168,11 @@ fn errors_name_the_numbers() {
     }
     let one = dataset(&documents[..1], View::Padded, 5).split(0.5).unwrap_err().to_string();
     assert!(one.contains("1 sample of 5 tokens"), "{one}");
-    assert!(message(Dataset::new(shard(&documents), View::Packed, 0, 259)).contains("at least 1"));
-    assert!(message(Dataset::new(shard(&documents), View::Padded, 2, 259)).contains("at least 3"));
+    assert!(message(Dataset::new(shards(&documents), View::Packed, 0, 259)).contains("at least 1"));
+    assert!(message(Dataset::new(shards(&documents), View::Padded, 2, 259)).contains("at least 3"));
 
-    let foreign = Dataset::new(shard(&documents), View::Packed, 4, 60).unwrap();
+    let foreign = Dataset::new(shards(&documents), View::Packed, 4, 60).unwrap();
     let error = Loader::new(foreign, 2, 0).unwrap().batch(0).unwrap_err();
     assert!(matches!(error, Error::TokenId { vocab_size: 60, id } if id >= 60), "{error}");
-    assert!(matches!(Dataset::new(shard(&documents), View::Packed, 4, 0).unwrap_err(), Error::TokenId { id: 0, .. }));
+    assert!(matches!(Dataset::new(shards(&documents), View::Packed, 4, 0).unwrap_err(), Error::TokenId { id: 0, .. }));
 }

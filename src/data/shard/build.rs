@@ -1,30 +1,37 @@
 //! Building a shard: read, tokenize in parallel, write, in memory that does not grow with the corpus.
 //!
-//! Text is tokenized in chunks; the threads share a chunk's pieces, and the chunk's ids are written in the order of the text. So
-//! the bytes depend neither on the number of threads nor on the size of the chunks. Ends of documents are spilled to a second,
-//! nameless file and appended at the end.
+//! Text is tokenized in chunks: while the threads share a chunk's pieces, one of them writes the tokens of the chunk before, in the
+//! order of the text, and reads the chunk after. So the bytes depend neither on the number of threads nor on the size of the
+//! chunks, nor on where a build was stopped and went on (see [`super::journal`]): then the input is read from its beginning, at
+//! the speed of reading, and the pieces that are done are passed over.
 
-use super::{Header, Shard, VERSION};
+use super::{
+    Shard, VERSION,
+    writer::{Encoded, Writer, encode},
+};
 use crate::{
     Error, Result,
     data::{Documents, Format, Piece, Tokenizer},
 };
-use rayon::prelude::*;
 use std::{
     env,
     fs::{self, File},
-    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+/// How much text each thread gets of a chunk, and the least that a chunk has.
+const CHUNK_BYTES_A_THREAD: usize = 512 << 10;
 const CHUNK_BYTES: usize = 2 << 20;
+/// Files smaller than this are tokenized together.
+const SHARD_BYTES: u64 = 256 << 20;
 /// How the names of files begin that are still being written.
 const UNFINISHED: &str = ".building-";
-/// A build that has not written for so long was stopped.
-const ABANDONED: Duration = Duration::from_secs(3600);
+/// A build that has not written for a week is not waited for.
+const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How to build a shard from files.
+/// How to build shards from files.
 #[derive(Debug, Clone)]
 pub struct ShardOptions {
     /// Where shards are kept.
@@ -33,12 +40,16 @@ pub struct ShardOptions {
     pub skip_bad_lines: bool,
     /// About how many bytes of text are tokenized at once. Bounds memory; the shard does not depend on it.
     pub chunk_bytes: usize,
+    /// Files that follow one another are tokenized into one shard until they come to this many bytes: thousands of small files
+    /// are no thousands of shards, and a file added at the end leaves the shards before it as they are.
+    pub shard_bytes: u64,
 }
 
 impl Default for ShardOptions {
-    /// [`default_cache_dir`], bad lines stop, chunks of 2 MiB.
+    /// [`default_cache_dir`], bad lines stop, chunks of 512 KiB a thread and at least 2 MiB, shards of at least 256 MiB of files.
     fn default() -> Self {
-        Self { cache_dir: default_cache_dir(), skip_bad_lines: false, chunk_bytes: CHUNK_BYTES }
+        let chunk_bytes = CHUNK_BYTES.max(CHUNK_BYTES_A_THREAD * rayon::current_num_threads());
+        Self { cache_dir: default_cache_dir(), skip_bad_lines: false, chunk_bytes, shard_bytes: SHARD_BYTES }
     }
 }
 
@@ -57,51 +68,52 @@ pub(super) fn cache_dir(variable: impl Fn(&str) -> Option<PathBuf>, home: Option
 }
 
 impl Shard {
-    /// The shard of the documents in `paths`: the cached one, or a new one. `progress` hears how many bytes of text, of how many
-    /// in all, are tokenized; it is not called where the shard is cached.
+    /// The shard of the documents in `files`: the cached one, or one that is built now, from where a build that was stopped had come.
+    /// `progress` hears how many bytes of the files are tokenized, also how many were before; it is not called where the shard is
+    /// cached.
     ///
     /// # Errors
-    /// Those of [`Documents`], of the tokenizer, and of writing to the cache directory.
+    /// Those of [`Documents`], of the tokenizer, and of writing to the cache directory. After one of the input nothing is left
+    /// in that directory; after one of the system (a full disk) what is built so far.
     pub fn from_files(
-        paths: &[impl AsRef<Path>],
+        files: &[impl AsRef<Path>],
         tokenizer: &Tokenizer,
         options: &ShardOptions,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let mut documents = Documents::open(paths, options.skip_bad_lines)?;
-        let key = key(paths, tokenizer, options.skip_bad_lines)?;
-        let path = options.cache_dir.join(format!("{}.tokens", key.to_hex()));
-        if let Ok(shard) = Self::open(&path)
-            && shard.header.key == *key.as_bytes()
-        {
+        let mut documents = Documents::open(files, options.skip_bad_lines)?;
+        let key = key(files, tokenizer, options.skip_bad_lines)?;
+        let dir = &options.cache_dir;
+        let path = dir.join(format!("{}.tokens", key.to_hex()));
+        if let Some(shard) = cached(&path, key) {
             return Ok(shard);
         }
-
-        let dir = &options.cache_dir;
-        let unusable = |e: io::Error| {
-            let advice = format!("{e}; the cache of tokenized data lies here, FERROMIND_CACHE names another directory");
-            Error::io(dir, io::Error::new(e.kind(), advice))
-        };
-        fs::create_dir_all(dir).map_err(unusable)?;
+        fs::create_dir_all(dir).map_err(|e| unusable(dir, e))?;
         sweep(dir);
-        let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir).map_err(unusable)?;
-        let spill = tempfile::tempfile_in(dir).map_err(unusable)?;
-        let mut writer = Writer::new(file.as_file(), spill, tokenizer).map_err(unusable)?;
-        let total = documents.bytes_total();
-        loop {
-            let chunk = next_chunk(&mut documents, tokenizer, options.chunk_bytes)?;
-            if chunk.is_empty() {
-                break;
-            }
-            writer.write(&chunk).map_err(unusable)?;
-            progress(documents.bytes_done(), total);
+        let unfinished = dir.join(format!("{UNFINISHED}{}", key.to_hex()));
+        let journal = unfinished.with_extension("journal");
+        // Held until the shard is in its place, so that two processes do not build the same one.
+        let lock = lock(&journal).map_err(|e| unusable(dir, e))?;
+        if let Some(shard) = cached(&path, key) {
+            let _ = fs::remove_file(&journal);
+            return Ok(shard);
         }
-        progress(total, total);
-        writer.header.key = *key.as_bytes();
-        writer.header.skipped_lines = documents.skipped_lines();
-        writer.finish().map_err(unusable)?;
-        file.as_file().sync_all().map_err(unusable)?;
-        file.persist(&path).map_err(|e| unusable(e.error))?;
+        let begin = || Writer::new(open(&unfinished)?, lock.try_clone()?, tokenizer, *key.as_bytes());
+        let writer = begin().map_err(|e| unusable(dir, e))?;
+        let place = || {
+            fs::rename(&unfinished, &path)?;
+            fs::remove_file(&journal)
+        };
+        match build(writer, &mut documents, tokenizer, options, progress) {
+            Ok(_) => place().map_err(|e| unusable(dir, e))?,
+            Err(e) => {
+                if !matches!(e, Error::Io { .. }) {
+                    let _ = fs::remove_file(&unfinished);
+                    let _ = fs::remove_file(&journal);
+                }
+                return Err(e);
+            }
+        }
         Self::open(&path)
     }
 
@@ -111,27 +123,86 @@ impl Shard {
     /// No document that is not empty; those of the tokenizer and of writing.
     pub fn from_documents<D: AsRef<str>>(documents: impl IntoIterator<Item = D>, tokenizer: &Tokenizer) -> Result<Self> {
         let dir = env::temp_dir();
-        let failed = |e| Error::io(&dir, e);
-        let file = tempfile::tempfile().map_err(failed)?;
-        let mut writer = Writer::new(&file, tempfile::tempfile().map_err(failed)?, tokenizer).map_err(failed)?;
+        let begin = || Writer::new(tempfile::tempfile()?, tempfile::tempfile()?, tokenizer, [0; 32]);
+        let mut writer = begin().map_err(|e| Error::io(&dir, e))?;
         let mut pieces = documents.into_iter().flat_map(|d| Piece::of(d.as_ref()).map(Ok).collect::<Vec<_>>());
         loop {
-            let chunk = next_chunk(&mut pieces, tokenizer, CHUNK_BYTES)?;
+            let chunk = gather(&mut pieces, CHUNK_BYTES)?;
             if chunk.is_empty() {
                 break;
             }
-            writer.write(&chunk).map_err(failed)?;
+            writer.write(&encode(&chunk, tokenizer)?).map_err(|e| Error::io(&dir, e))?;
         }
-        if writer.header.documents == 0 {
+        if writer.point().documents == 0 {
             return Err(Error::config("there is no document to make a data set of"));
         }
-        writer.finish().map_err(failed)?;
+        let file = writer.finish(0).map_err(|e| Error::io(&dir, e))?;
         Self::of(&file, &dir)
     }
 }
 
-/// Removes what builds that were stopped have left in `dir`. Another process may do the same: that a file is gone already, or
-/// cannot be removed, is not worth stopping for.
+/// Tokenizes what of `documents` is not in the shard yet, and finishes it.
+fn build(
+    mut writer: Writer,
+    documents: &mut Documents,
+    tokenizer: &Tokenizer,
+    options: &ShardOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<File> {
+    let unusable = |e| unusable(&options.cache_dir, e);
+    for piece in 0..writer.point().pieces {
+        let piece = documents.next().transpose()?.ok_or(piece);
+        piece.map_err(|n| Error::Internal(format!("the data files changed while they were read: {n} pieces are left of more")))?;
+    }
+    progress(documents.bytes_done());
+    let mut written: Vec<Encoded> = Vec::new();
+    let mut chunk = gather(documents, options.chunk_bytes)?;
+    while !chunk.is_empty() {
+        let done = documents.bytes_done();
+        let write_and_read = || -> Result<Vec<Piece>> {
+            writer.write(&written).map_err(unusable)?;
+            gather(documents, options.chunk_bytes)
+        };
+        let (next, encoded) = rayon::join(write_and_read, || encode(&chunk, tokenizer));
+        (chunk, written) = (next?, encoded?);
+        progress(done);
+    }
+    writer.write(&written).map_err(unusable)?;
+    progress(documents.bytes_done());
+    writer.finish(documents.skipped_lines()).map_err(unusable)
+}
+
+/// The shard at `path`, if it is whole and has this key.
+fn cached(path: &Path, key: blake3::Hash) -> Option<Shard> {
+    Shard::open(path).ok().filter(|shard| shard.header.key == *key.as_bytes())
+}
+
+fn unusable(dir: &Path, e: io::Error) -> Error {
+    let advice = format!("{e}; the cache of tokenized data lies here, FERROMIND_CACHE names another directory");
+    Error::io(dir, io::Error::new(e.kind(), advice))
+}
+
+/// Opens a file to go on with, or makes it.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Opens `path`, making it if need be, and waits until no other process holds it. Where the file system knows no locks, that two
+/// processes may build the same shard at once is borne: they write the same bytes, and what is read is checked.
+fn lock(path: &Path) -> io::Result<File> {
+    loop {
+        let file = open(path)?;
+        match file.lock() {
+            Err(e) if e.kind() != ErrorKind::Unsupported => return Err(e),
+            // Who held it may have finished and removed it.
+            _ if path.exists() => return Ok(file),
+            _ => {}
+        }
+    }
+}
+
+/// Removes what builds that nobody went on with have left in `dir`. Another process may do the same: that a file is gone already,
+/// or cannot be removed, is not worth stopping for.
 fn sweep(dir: &Path) {
     let abandoned = |entry: &fs::DirEntry| {
         let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
@@ -142,11 +213,11 @@ fn sweep(dir: &Path) {
     }
 }
 
-/// The hash of all that a shard's content follows from.
-fn key(paths: &[impl AsRef<Path>], tokenizer: &Tokenizer, skip_bad_lines: bool) -> Result<blake3::Hash> {
+/// The hash of all that a shard's content follows from. Of a packed file, its packed bytes count.
+fn key(files: &[impl AsRef<Path>], tokenizer: &Tokenizer, skip_bad_lines: bool) -> Result<blake3::Hash> {
     let mut key = blake3::Hasher::new();
     key.update(&VERSION.to_le_bytes()).update(&[u8::from(skip_bad_lines)]).update(tokenizer.fingerprint().as_bytes());
-    for path in paths.iter().map(AsRef::as_ref) {
+    for path in files.iter().map(AsRef::as_ref) {
         let mut content = blake3::Hasher::new();
         File::open(path).and_then(|file| content.update_reader(file).map(drop)).map_err(|e| Error::io(path, e))?;
         key.update(&[Format::of(path)? as u8]).update(content.finalize().as_bytes());
@@ -154,12 +225,8 @@ fn key(paths: &[impl AsRef<Path>], tokenizer: &Tokenizer, skip_bad_lines: bool) 
     Ok(key.finalize())
 }
 
-/// Takes about `bytes` of text from `pieces`, with its ids; nothing at the end.
-fn next_chunk(
-    pieces: &mut impl Iterator<Item = Result<Piece>>,
-    tokenizer: &Tokenizer,
-    bytes: usize,
-) -> Result<Vec<(Piece, Vec<u32>)>> {
+/// Takes about `bytes` of text from `pieces`; nothing at the end.
+fn gather(pieces: &mut impl Iterator<Item = Result<Piece>>, bytes: usize) -> Result<Vec<Piece>> {
     let mut chunk = Vec::new();
     let mut gathered = 0;
     while gathered < bytes.max(1)
@@ -168,85 +235,5 @@ fn next_chunk(
         gathered += piece.text.len();
         chunk.push(piece);
     }
-    chunk.into_par_iter().map(|piece| tokenizer.encode(&piece.text).map(|ids| (piece, ids))).collect()
-}
-
-/// A shard being written.
-struct Writer<'f> {
-    file: &'f File,
-    out: BufWriter<Hashing<&'f File>>,
-    ends: BufWriter<File>,
-    header: Header,
-}
-
-impl<'f> Writer<'f> {
-    fn new(mut file: &'f File, spill: File, tokenizer: &Tokenizer) -> io::Result<Self> {
-        let header = Header {
-            width: if tokenizer.vocab_size() <= 1 << 16 { 2 } else { 4 },
-            vocab_size: tokenizer.vocab_size() as u64,
-            tokens: 0,
-            documents: 0,
-            skipped_lines: 0,
-            bos: tokenizer.bos_id(),
-            eos: tokenizer.eos_id(),
-            pad: tokenizer.pad_id(),
-            key: [0; 32],
-            content: [0; 32],
-        };
-        file.write_all(&[0; Header::BYTES])?;
-        let out = BufWriter::with_capacity(1 << 18, Hashing { inner: file, hasher: blake3::Hasher::new() });
-        Ok(Self { file, out, ends: BufWriter::new(spill), header })
-    }
-
-    fn write(&mut self, chunk: &[(Piece, Vec<u32>)]) -> io::Result<()> {
-        for (piece, ids) in chunk {
-            let bos = self.header.bos.filter(|_| piece.begins);
-            let eos = self.header.eos.filter(|_| piece.ends);
-            bos.iter().chain(ids).chain(&eos).try_for_each(|&id| self.token(id))?;
-            if piece.ends {
-                self.header.documents += 1;
-                self.ends.write_all(&self.header.tokens.to_ne_bytes())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn token(&mut self, id: u32) -> io::Result<()> {
-        self.header.tokens += 1;
-        match self.header.width {
-            2 => self.out.write_all(&(id as u16).to_ne_bytes()),
-            _ => self.out.write_all(&id.to_ne_bytes()),
-        }
-    }
-
-    /// Appends the ends of the documents and writes the header.
-    fn finish(mut self) -> io::Result<()> {
-        let padding = (self.header.tokens * self.header.width).wrapping_neg() % 8;
-        self.out.write_all(&[0; 8][..padding as usize])?;
-        let mut ends = self.ends.into_inner()?;
-        ends.seek(SeekFrom::Start(0))?;
-        io::copy(&mut ends.take(self.header.documents * 8), &mut self.out)?;
-        self.out.flush()?;
-        self.header.content = self.out.get_ref().hasher.finalize().into();
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&self.header.encode())
-    }
-}
-
-/// Hashes what is written through it.
-struct Hashing<W> {
-    inner: W,
-    hasher: blake3::Hasher,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
+    Ok(chunk)
 }

@@ -1,3 +1,5 @@
+mod resume;
+
 use super::*;
 use crate::data::{ShardOptions, Tokenizer};
 use std::{
@@ -17,12 +19,12 @@ fn corpus(dir: &Path) -> (PathBuf, Vec<String>) {
 }
 
 fn options(cache_dir: &Path) -> ShardOptions {
-    ShardOptions { cache_dir: cache_dir.into(), skip_bad_lines: true, chunk_bytes: 1 << 20 }
+    ShardOptions { cache_dir: cache_dir.into(), skip_bad_lines: true, chunk_bytes: 1 << 20, shard_bytes: 0 }
 }
 
-fn build(path: &Path, tokenizer: &Tokenizer, options: &ShardOptions) -> (Shard, Vec<(u64, u64)>) {
+fn build(path: &Path, tokenizer: &Tokenizer, options: &ShardOptions) -> (Shard, Vec<u64>) {
     let mut calls = Vec::new();
-    let shard = Shard::from_files(&[path], tokenizer, options, &mut |done, total| calls.push((done, total))).unwrap();
+    let shard = Shard::from_files(&[path], tokenizer, options, &mut |done| calls.push(done)).unwrap();
     (shard, calls)
 }
 
@@ -56,7 +58,7 @@ fn holds_each_document_between_bos_and_eos() {
     assert!(shard.document(21).is_empty() && shard.document(u64::MAX).is_empty());
     assert_eq!(shard.read(shard.tokens() - 1..u64::MAX).collect::<Vec<_>>(), [2]);
     let total = fs::metadata(&path).unwrap().len();
-    assert!(calls.is_sorted() && calls.last() == Some(&(total, total)));
+    assert!(calls.is_sorted() && calls.last() == Some(&total));
 
     let memory = Shard::from_documents(&documents, &tokenizer).unwrap();
     assert!(memory.read(0..u64::MAX).eq(shard.read(0..u64::MAX)) && memory.ends() == shard.ends());
@@ -131,12 +133,12 @@ fn a_failed_build_leaves_nothing() {
     let (path, _) = corpus(dir.path());
     let cache = dir.path().join("cache");
     let options = ShardOptions { skip_bad_lines: false, chunk_bytes: 1, ..options(&cache) };
-    let error = Shard::from_files(&[&path], &Tokenizer::bytes().unwrap(), &options, &mut |_, _| {}).unwrap_err().to_string();
+    let error = Shard::from_files(&[&path], &Tokenizer::bytes().unwrap(), &options, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("corpus.jsonl:4: "), "{error}");
     assert!(files(&cache).is_empty());
 
     let blocked = ShardOptions { cache_dir: path.join("below-a-file"), ..options };
-    let error = Shard::from_files(&[&path], &Tokenizer::bytes().unwrap(), &blocked, &mut |_, _| {}).unwrap_err().to_string();
+    let error = Shard::from_files(&[&path], &Tokenizer::bytes().unwrap(), &blocked, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("FERROMIND_CACHE"), "{error}");
 }
 
@@ -213,14 +215,14 @@ fn the_cache_lies_where_the_environment_says() {
 }
 
 #[test]
-fn what_stopped_builds_left_is_swept() {
+fn what_nobody_went_on_with_is_swept() {
     let dir = tempfile::tempdir().unwrap();
     let (path, _) = corpus(dir.path());
     let cache = dir.path().join("cache");
     fs::create_dir(&cache).unwrap();
-    for (name, hours) in [(".building-old", 2), (".building-new", 0), ("other", 2)] {
+    for (name, days) in [(".building-old", 8), (".building-new", 6), ("other", 8)] {
         let file = fs::File::create(cache.join(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * hours)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(24 * 3600 * days)).unwrap();
     }
     build(&path, &Tokenizer::bytes().unwrap(), &options(&cache));
     let exists = [".building-old", ".building-new", "other"].map(|name| cache.join(name).exists());

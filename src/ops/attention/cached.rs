@@ -74,8 +74,8 @@ pub fn attend_cached<F: Float>(
 
 /// Keys of one task of a decoding step.
 const RUN: usize = 1024;
-/// A step that reads fewer elements of the cache is over before other threads wake up.
-const WORTH_THREADS: usize = 256 * 1024;
+/// A step that reads fewer elements of the cache is over before threads, which [`awake`](crate::cpu::awake()) keeps ready, take a share.
+const WORTH_THREADS: usize = 16 * 1024;
 
 /// What one task knows of the softmax of its keys: for each query head the maximum, the sum under it, and the weighted values.
 struct Part<F> {

@@ -1,4 +1,4 @@
-//! The auxiliary losses that keep the experts evenly loaded: all of them are a multiple of the same sum.
+//! What keeps the experts evenly loaded: auxiliary losses, all of them a multiple of the same sum, or a correction of the choice.
 //!
 //! In a group of T tokens let `f_e` be the fraction of its T·k slots that chose expert e, and `P_e` the mean of its scores s[t, e].
 //! `L = scale · mean over groups of Σ_e f_e·P_e`, which for even loads is `scale / E`. The published forms ([`AuxLoss`]) are
@@ -13,7 +13,10 @@
 //! has k = 1, where the two are one.)
 //!
 //! Backward: `ds[t, e] = dL · scale / (groups·T) · f_e`; the fractions are counts, which no gradient flows through.
-//! Sums are in f64, in the order of the tokens. Saved: the fractions.
+//! Sums are in f64, in the order of the tokens. Saved: the fractions. DeepSeek-V3's loss (arXiv 2412.19437, equations 17 to 20) is the
+//! sequence form of the shares of its scores.
+//!
+//! [`balanced_correction`] needs no loss: it is done after each step of the optimizer.
 
 use std::sync::Arc;
 
@@ -57,6 +60,18 @@ impl AuxLoss {
             Self::None => 0.0,
             Self::Sequence { alpha } | Self::Token { alpha } => alpha,
             Self::Switch { coef } => coef,
+        }
+    }
+}
+
+/// One step of balancing without a loss (Wang et al. 2024, arXiv 2408.15664, algorithm 1): the correction `[E]` of an expert that
+/// `counts` `[E]` less than the mean goes up by `speed`, that of one that counts more goes down. (DeepSeek-V3's speed is 0.001.)
+pub fn balanced_correction(correction: &mut [f32], counts: &[usize], speed: f64) {
+    let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
+    for (correction, &count) in correction.iter_mut().zip(counts) {
+        let missing = mean - count as f64;
+        if missing != 0.0 {
+            *correction += (speed * missing.signum()) as f32;
         }
     }
 }
@@ -214,6 +229,36 @@ mod tests {
         for form in &FORMS[1..] {
             assert_gradients(&[random([3, 5, 4], 2)], |tape, v| balance(tape, &v[0], &routing, *form));
         }
+    }
+
+    #[test]
+    fn a_correction_moves_towards_the_mean() {
+        let mut correction = [0.5, 0.5, 0.5, -0.25];
+        balanced_correction(&mut correction, &[3, 5, 4, 4], 0.125);
+        assert_eq!(correction, [0.625, 0.375, 0.5, -0.25]);
+        balanced_correction(&mut correction, &[0, 0, 0, 7], 0.125);
+        assert_eq!(correction, [0.75, 0.5, 0.625, -0.375]);
+    }
+
+    /// Experts of very different scores share the tokens after enough steps.
+    #[test]
+    fn a_correction_balances_the_load() {
+        let bias = [0.6, 0.3, 0.0, -0.3];
+        let scores: Vec<f64> =
+            random([200, 4], 1).to_f64().unwrap().iter().enumerate().map(|(i, x)| x * 0.1 + bias[i % 4]).collect();
+        let scores = Tensor::new([200, 4], scores).unwrap();
+        let mut correction = [0.0f32; 4];
+        let mut load = |steps| {
+            for _ in 0..steps {
+                let tensor = Tensor::new([4], correction.to_vec()).unwrap();
+                let counts = Routing::choose_within(&scores, Some(&tensor), 1, [1, 1]).unwrap().counts();
+                balanced_correction(&mut correction, &counts, 0.002);
+            }
+            let tensor = Tensor::new([4], correction.to_vec()).unwrap();
+            Routing::choose_within(&scores, Some(&tensor), 1, [1, 1]).unwrap().counts()
+        };
+        assert!(load(0)[0] > 190);
+        assert!(load(400).iter().all(|count| (40..=60).contains(count)), "{:?}", load(0));
     }
 
     #[test]

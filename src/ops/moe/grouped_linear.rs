@@ -9,17 +9,17 @@ use super::Routing;
 use crate::Result;
 use crate::cpu::gemm::{MatMut, MatRef, matmul};
 use crate::ops::linear::as_matrix;
-use crate::ops::{inputs, shape_error};
+use crate::ops::{expect_differentiable, inputs, shape_error};
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Float, Tensor};
-use crate::with_float;
+use crate::{with_float, with_weights};
 
 /// The operation; see the module.
 struct GroupedLinear {
     routing: Arc<Routing>,
 }
 
-/// `x` `[M, K]` in the order of the experts, M = N·k (rows may have gaps), `w` `[E, N, K]` → `[M, N]`.
+/// `x` `[M, K]` in the order of the experts, M = N·k (rows may have gaps), `w` `[E, N, K]`, in x's type or bf16 → `[M, N]`.
 pub fn grouped_linear(tape: &mut Tape, x: &Var, w: &Var, routing: &Arc<Routing>) -> Result<Var> {
     tape.apply(GroupedLinear { routing: routing.clone() }, &[x, w])
 }
@@ -53,8 +53,8 @@ impl Op for GroupedLinear {
         if x.dims() != [m, k] {
             return Err(shape_error("grouped_linear", "x", x, format!("[{m}, {k}] for w {}", w.shape())));
         }
-        let y = with_float!("grouped_linear", x.dtype(), F => {
-            let (x, w) = (as_matrix::<F>(x)?, w.data::<F>()?);
+        let y = with_weights!("grouped_linear", x.dtype(), w.dtype(), (F, W) => {
+            let (x, w) = (as_matrix::<F>(x)?, w.data::<W>()?);
             Ok(Tensor::build::<F>([m, n], |y| {
                 for (e, group) in self.routing.ranges().enumerate().filter(|(_, group)| !group.is_empty()) {
                     let (x, w) = (rows(x, group.start, group.len()), MatRef::new(&w[e * n * k..][..n * k], n, k));
@@ -68,6 +68,7 @@ impl Op for GroupedLinear {
 
     fn backward(&self, (x, w): Self::Saved, dy: &[Option<Tensor>], sink: &mut Sink) -> Result<()> {
         let [Some(dy)] = dy else { return Ok(()) };
+        expect_differentiable("grouped_linear", "w", &w)?;
         let (m, k, n) = (x.shape().rows(), x.shape().cols(), w.shape().rows() / self.routing.experts());
         with_float!("grouped_linear", dy.dtype(), F => {
             let (x, w, dy) = (as_matrix::<F>(&x)?, w.data::<F>()?, MatRef::new(dy.data::<F>()?, m, n));

@@ -2,7 +2,7 @@
 //!
 //! | step | formula | shape |
 //! |---|---|---|
-//! | [`router()`] | `s = softmax(x · Wgᵀ)`; the k best, their weights w, the auxiliary loss | `[N, k]` |
+//! | [`router()`] | `s = softmax(x · Wgᵀ)`, or its sigmoid; the k best, their weights w, the auxiliary loss | `[N, k]` |
 //! | [`permute()`] | each token's row, once for each of its experts, in the order of the experts | `[N·k, H]` |
 //! | [`grouped_linear()`] | gate and up, one matrix product an expert | `[N·k, 2·I]` |
 //! | [`gated()`] | `act(gate) ⊙ up` | `[N·k, I]` |
@@ -20,27 +20,32 @@ pub mod permute;
 pub mod reference;
 pub mod router;
 pub mod routing;
+pub mod sigmoid;
 pub mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub use balance::{AuxLoss, balance};
+pub use balance::{AuxLoss, balance, balanced_correction};
 pub use combine::combine;
 pub use grouped_linear::grouped_linear;
 pub use permute::permute;
-pub use router::{Routed, RouterConfig, WeightRule, router};
+pub use router::{Routed, RouterConfig, Scoring, WeightRule, router};
 pub use routing::Routing;
+pub use sigmoid::{shares, sigmoid};
 pub use softmax::softmax;
 
 use super::gated::{Activation, gated};
 use crate::Result;
 use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
 
 /// The weights of one layer of experts.
 #[derive(Debug, Clone)]
 pub struct Experts {
     /// The router's, `[E, H]`.
     pub router: Var,
+    /// What is added to the scores for the choice alone, `[E]`, where there is such a thing; see [`router()`].
+    pub correction: Option<Tensor>,
     /// Each expert's gate above its up projection, `[E, 2·I, H]`.
     pub gate_up: Var,
     /// Each expert's down projection, `[E, H, I]`.
@@ -49,7 +54,7 @@ pub struct Experts {
 
 /// `x` `[.., T, H]` → the experts' output in x's shape, and how the tokens were routed (with the auxiliary loss to add).
 pub fn moe(tape: &mut Tape, x: &Var, experts: &Experts, activation: Activation, config: &RouterConfig) -> Result<(Var, Routed)> {
-    let routed = router(tape, x, &experts.router, config)?;
+    let routed = router(tape, x, &experts.router, experts.correction.as_ref(), config)?;
     let routing = &routed.routing;
     let sorted = permute(tape, x, routing)?;
     let gate_up = grouped_linear(tape, &sorted, &experts.gate_up, routing)?;

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::Result;
-use crate::ops::shape_error;
+use crate::ops::{expect_shape, shape_error};
 use crate::tensor::{Float, Tensor};
 use crate::with_float;
 
@@ -24,18 +24,62 @@ pub struct Routing {
 impl Routing {
     /// Each token's `top_k` best `scores` `[.., E]`, the best first; ties go to the lowest index, and NaN comes last.
     pub fn choose(scores: &Tensor, top_k: usize) -> Result<Self> {
+        Self::choose_within(scores, None, top_k, [1, 1])
+    }
+
+    /// The same by the scores plus `correction` `[E]`, within the best groups (DeepSeek-V3, arXiv 2412.19437, section 2.1.2): the
+    /// experts, divided evenly into `groups`, are ranked by the sum of a group's two best corrected scores, and all but the best
+    /// `top_groups` are left out.
+    ///
+    /// An error where the kept groups have fewer than `top_k` experts.
+    pub fn choose_within(
+        scores: &Tensor,
+        correction: Option<&Tensor>,
+        top_k: usize,
+        [groups, top_groups]: [usize; 2],
+    ) -> Result<Self> {
         let experts = scores.shape().cols();
-        if top_k == 0 || top_k > experts {
-            return Err(shape_error("routing", "scores", scores, format!("[.., E] with E ≥ k and k = {top_k} ≥ 1")));
+        if groups == 0 || !experts.is_multiple_of(groups) || top_groups > groups {
+            let expected = format!("[.., E] with E a multiple of {groups} groups, of which {top_groups} are kept");
+            return Err(shape_error("routing", "scores", scores, expected));
         }
+        let group = experts / groups;
+        if top_k == 0 || top_k > top_groups * group {
+            let expected = match groups {
+                1 => format!("[.., E] with E ≥ k and k = {top_k} ≥ 1"),
+                _ => format!("[.., E] with E·{top_groups}/{groups} ≥ k and k = {top_k} ≥ 1"),
+            };
+            return Err(shape_error("routing", "scores", scores, expected));
+        }
+        if let Some(correction) = correction {
+            expect_shape("routing", "correction", correction, &[experts].into())?;
+        }
+        let correction = correction.map(Tensor::to_f64).transpose()?;
         let mut choices = Vec::with_capacity(scores.shape().rows() * top_k);
         with_float!("routing", scores.dtype(), F => {
+            let mut corrected = vec![F::of(0.0); experts];
+            let mut of_groups = vec![F::of(0.0); groups];
+            let (mut two, mut kept) = (Vec::with_capacity(2), Vec::with_capacity(top_groups));
             for row in scores.data::<F>()?.chunks_exact(experts) {
-                let begin = choices.len();
-                for _ in 0..top_k {
-                    let free = (0..experts as u32).filter(|e| !choices[begin..].contains(e));
-                    choices.extend(free.reduce(|best, e| if beats(row[e as usize], row[best as usize]) { e } else { best }));
+                let mut row = row;
+                if let Some(correction) = &correction {
+                    corrected.iter_mut().zip(row).zip(correction).for_each(|((sum, &s), &c)| *sum = s + F::of(c));
+                    row = &corrected;
                 }
+                let begin = choices.len();
+                if top_groups == groups {
+                    best(row, top_k, 0..experts as u32, begin, &mut choices);
+                    continue;
+                }
+                for (of_group, row) in of_groups.iter_mut().zip(row.chunks_exact(group)) {
+                    two.clear();
+                    best(row, 2, 0..group as u32, 0, &mut two);
+                    *of_group = two.iter().map(|&e| row[e as usize]).sum();
+                }
+                kept.clear();
+                best(&of_groups, top_groups, 0..groups as u32, 0, &mut kept);
+                let open = (0..experts as u32).filter(|&e| kept.contains(&(e / group as u32)));
+                best(row, top_k, open, begin, &mut choices);
             }
             Ok(())
         })?;
@@ -113,6 +157,16 @@ impl Routing {
     }
 }
 
+/// Appends the indices of the `count` best `values` among `open`, or all of them, the best first, to `chosen`, whose elements before
+/// `begin` are of no concern.
+fn best<F: Float>(values: &[F], count: usize, open: impl Iterator<Item = u32> + Clone, begin: usize, chosen: &mut Vec<u32>) {
+    for _ in 0..count {
+        let free = open.clone().filter(|e| !chosen[begin..].contains(e));
+        let best = free.reduce(|best, e| if beats(values[e as usize], values[best as usize]) { e } else { best });
+        chosen.extend(best);
+    }
+}
+
 /// Whether score `a` is better than `b`, NaN being worse than any number.
 fn beats<F: Float>(a: F, b: F) -> bool {
     match a.partial_cmp(&b) {
@@ -167,6 +221,49 @@ mod tests {
                 assert!(slots.iter().all(|&slot| routing.choices()[slot as usize] as usize == expert));
             }
         }
+    }
+
+    /// One token.
+    fn choose_within(scores: &[f32], correction: Option<Vec<f32>>, top_k: usize, groups: [usize; 2]) -> Vec<u32> {
+        let correction = correction.map(|c| Tensor::new([c.len()], c).unwrap());
+        let scores = Tensor::new([1, scores.len()], scores.to_vec()).unwrap();
+        Routing::choose_within(&scores, correction.as_ref(), top_k, groups).unwrap().choices().to_vec()
+    }
+
+    #[test]
+    fn a_correction_changes_the_choice() {
+        let scores = [0.1, 0.6, 0.3, 0.5];
+        assert_eq!(choose_within(&scores, None, 2, [1, 1]), [1, 3]);
+        assert_eq!(choose_within(&scores, Some(vec![0.0, -0.4, 0.3, 0.0]), 2, [1, 1]), [2, 3]);
+    }
+
+    #[test]
+    fn only_the_best_groups_are_open() {
+        // By the two best: 1.0, 0.9, 1.1. The best single expert is in the worst group.
+        let scores = [0.5, 0.5, 0.1, 0.9, 0.0, 0.0, 0.6, 0.0, 0.5];
+        assert_eq!(choose_within(&scores, None, 3, [3, 1]), [6, 8, 7]);
+        assert_eq!(choose_within(&scores, None, 4, [3, 2]), [6, 0, 1, 8]);
+        assert_eq!(choose_within(&scores, None, 2, [3, 3]), [3, 6]);
+        // A kept group's experts come before any other, also where they are negative.
+        let correction = vec![0.0, 0.0, -5.0, 0.0, 0.0, 0.0, -9.0, -9.0, -9.0];
+        assert_eq!(choose_within(&scores, Some(correction), 3, [3, 1]), [0, 1, 2]);
+        // Ties of groups go to the lowest, and a group of which too little is a number comes last.
+        assert_eq!(choose_within(&[0.125, 0.375, 0.25, 0.25, 0.375, 0.125], None, 2, [3, 2]), [1, 2]);
+        assert_eq!(choose_within(&[f32::NAN, 9.0, 0.25, 0.25, 0.375, 0.125], None, 2, [3, 1]), [2, 3]);
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_are_refused() {
+        let error = |correction: usize, k, groups| {
+            let correction = random_f32([correction], 2);
+            Routing::choose_within(&random_f32([2, 6], 1), Some(&correction), k, groups).unwrap_err().to_string()
+        };
+        assert!(error(6, 1, [4, 1]).contains("a multiple of 4 groups"));
+        assert!(error(6, 1, [0, 0]).contains("a multiple of 0 groups"));
+        assert!(error(6, 1, [3, 4]).contains("of which 4 are kept"));
+        assert!(error(6, 3, [3, 1]).contains("E·1/3 ≥ k and k = 3"));
+        assert!(error(6, 1, [3, 0]).contains("E·0/3 ≥ k and k = 1"));
+        assert!(error(5, 1, [3, 1]).contains("`correction` has shape [5], expected [6]"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The chain of operations against the layer in plain loops, and its gradients.
 
+use std::cell::RefCell;
+
 use super::reference::{FeedForward, Layer};
 use super::*;
 use crate::ops::add::add;
@@ -35,8 +37,9 @@ fn layer_inputs(Sizes { b, t, h, e, i }: Sizes, bias: &[f64]) -> [Tensor; 4] {
     [x, router, random([e, 2 * i, h], 3), random([e, h, i], 4)]
 }
 
-fn experts(v: &[Var]) -> Experts {
-    Experts { router: v[1].clone(), gate_up: v[2].clone(), down: v[3].clone() }
+fn experts(v: &[Var], correction: &[f64]) -> Experts {
+    let correction = (!correction.is_empty()).then(|| Tensor::new([correction.len()], correction.to_vec()).unwrap());
+    Experts { router: v[1].clone(), correction, gate_up: v[2].clone(), down: v[3].clone() }
 }
 
 fn feed_forwards<'a>(gate_up: &'a [f64], down: &'a [f64], size: usize) -> Vec<FeedForward<'a, f64>> {
@@ -46,6 +49,11 @@ fn feed_forwards<'a>(gate_up: &'a [f64], down: &'a [f64], size: usize) -> Vec<Fe
 
 /// Value and auxiliary loss of both, with one shared expert, for every rule and form; returns the load.
 fn compare(sizes: Sizes, k: usize, bias: &[f64]) -> Vec<usize> {
+    compare_with(sizes, RouterConfig::softmax(k, WeightRule::Softmax, AuxLoss::None), bias, &[])
+}
+
+/// The same for any router, whose weights and auxiliary loss take every rule and form.
+fn compare_with(sizes: Sizes, router_config: RouterConfig, bias: &[f64], correction: &[f64]) -> Vec<usize> {
     let Sizes { b, t, h, e, i } = sizes;
     let [x, router, gate_up, down] = layer_inputs(sizes, bias);
     let (shared_gate_up, shared_down) = (random([1, 2 * i, h], 5), random([1, h, i], 6));
@@ -54,9 +62,10 @@ fn compare(sizes: Sizes, k: usize, bias: &[f64]) -> Vec<usize> {
     let mut load = Vec::new();
     for weights in RULES {
         for aux_loss in FORMS {
-            let config = RouterConfig { top_k: k, weights, aux_loss };
+            let config = RouterConfig { weights, aux_loss, ..router_config };
             let layer = Layer {
                 router: &values[1],
+                correction,
                 experts: feed_forwards(&values[2], &values[3], i * h),
                 shared: feed_forwards(&values[4], &values[5], i * h),
                 activation: Activation::Silu,
@@ -67,7 +76,7 @@ fn compare(sizes: Sizes, k: usize, bias: &[f64]) -> Vec<usize> {
 
             let tape = &mut Tape::inference();
             let v = [&x, &router, &gate_up, &down].map(|x| Var::constant(x.clone()));
-            let (routed_y, routed) = moe(tape, &v[0], &experts(&v), Activation::Silu, &config).unwrap();
+            let (routed_y, routed) = moe(tape, &v[0], &experts(&v, correction), Activation::Silu, &config).unwrap();
             let hidden = linear(tape, &v[0], &shared_gate_up.reshape([2 * i, h]).unwrap().into()).unwrap();
             let hidden = gated(tape, &hidden, Activation::Silu).unwrap();
             let shared = linear(tape, &hidden, &shared_down.reshape([h, i]).unwrap().into()).unwrap();
@@ -105,8 +114,8 @@ fn also_where_an_expert_has_no_token_or_all_of_them() {
 }
 
 /// Output and auxiliary loss as one scalar.
-fn objective(tape: &mut Tape, v: &[Var], config: &RouterConfig) -> crate::Result<Var> {
-    let (y, routed) = moe(tape, &v[0], &experts(v), Activation::Silu, config)?;
+fn objective(tape: &mut Tape, v: &[Var], config: &RouterConfig, correction: &[f64]) -> crate::Result<Var> {
+    let (y, routed) = moe(tape, &v[0], &experts(v, correction), Activation::Silu, config)?;
     let value = to_scalar(tape, &y)?;
     add(tape, &value, &routed.aux_loss.reshape([1, 1])?)
 }
@@ -132,9 +141,64 @@ fn gradients_of_all_inputs() {
         assert!(margin(&inputs, k) > 0.01, "k = {k}: a tie is as near as {}", margin(&inputs, k));
         for weights in RULES {
             for aux_loss in FORMS {
-                let config = RouterConfig { top_k: k, weights, aux_loss };
-                assert_gradients(&inputs, |tape, v| objective(tape, v, &config));
+                let config = RouterConfig::softmax(k, weights, aux_loss);
+                assert_gradients(&inputs, |tape, v| objective(tape, v, &config, &[]));
             }
+        }
+    }
+}
+
+/// DeepSeek-V3's: 3 of 6 experts, out of 2 of 3 groups.
+const DEEPSEEK: RouterConfig = RouterConfig {
+    top_k: 3,
+    scoring: Scoring::Sigmoid,
+    weights: WeightRule::Normalised,
+    aux_loss: AuxLoss::None,
+    groups: 3,
+    top_groups: 2,
+    scale: 2.5,
+};
+
+#[test]
+fn sigmoid_scores_corrections_and_groups_equal_the_plain_loops() {
+    let sizes = Sizes { b: 3, t: 17, h: 5, e: 6, i: 4 };
+    let correction = [0.1, -0.2, 0.0, 0.3, -0.1, 0.05];
+    let plain = compare_with(sizes, DEEPSEEK, &[], &[]);
+    let corrected = compare_with(sizes, DEEPSEEK, &[], &correction);
+    let ungrouped = compare_with(sizes, RouterConfig { groups: 1, top_groups: 1, ..DEEPSEEK }, &[], &correction);
+    let one_group = compare_with(sizes, RouterConfig { top_groups: 1, top_k: 2, ..DEEPSEEK }, &[], &correction);
+    let softmax = RouterConfig { scoring: Scoring::Softmax, groups: 2, top_groups: 1, scale: 0.5, ..DEEPSEEK };
+    let softmax = compare_with(sizes, softmax, &[], &correction);
+    for load in [&plain, &corrected, &ungrouped, &softmax] {
+        assert_eq!(load.iter().sum::<usize>(), 3 * 51);
+    }
+    assert!(plain != corrected && corrected != ungrouped);
+    // All experts of the one group that a token keeps.
+    assert!(one_group.chunks_exact(2).all(|group| group[0] == group[1]) && one_group.iter().sum::<usize>() == 2 * 51);
+    // An expert that no token may choose, and one that all do.
+    let far = compare_with(sizes, DEEPSEEK, &[], &[0.0, -9.0, 9.0, 0.0, 0.0, 0.0]);
+    assert_eq!(far[1..3], [0, 51]);
+}
+
+#[test]
+fn gradients_through_sigmoid_scores() {
+    let inputs = layer_inputs(Sizes { b: 2, t: 3, h: 3, e: 6, i: 2 }, &[]);
+    let correction = [0.3, -0.2, 0.1, 0.2, -0.3, 0.0];
+    for weights in RULES {
+        for aux_loss in FORMS {
+            let config = RouterConfig { weights, aux_loss, ..DEEPSEEK };
+            let first = RefCell::new(None);
+            assert_gradients(&inputs, |tape, v| {
+                // The differences must not cross a tie, neither in the choice nor in what the loss counts.
+                let logits = linear(&mut Tape::inference(), &v[0].value().clone().into(), &v[1].value().clone().into())?;
+                let scores = sigmoid(&mut Tape::inference(), &logits)?;
+                let correction_tensor = Tensor::new([6], correction.to_vec())?;
+                let chosen = Routing::choose_within(scores.value(), Some(&correction_tensor), 3, [3, 2])?;
+                let choices = (chosen, Routing::choose(scores.value(), 3)?);
+                assert_ne!(choices.0, choices.1);
+                assert!(*first.borrow_mut().get_or_insert(choices.clone()) == choices, "a tie is near");
+                objective(tape, v, &config, &correction)
+            });
         }
     }
 }
@@ -148,8 +212,8 @@ fn the_bits_do_not_depend_on_the_threads() {
         pool.install(|| {
             let mut tape = Tape::recording();
             let v: Vec<Var> = inputs.iter().map(|x| tape.input(x.clone())).collect();
-            let config = RouterConfig { top_k: 2, weights: WeightRule::Normalised, aux_loss: AuxLoss::Sequence { alpha: 0.1 } };
-            let (y, routed) = moe(&mut tape, &v[0], &experts(&v), Activation::Silu, &config).unwrap();
+            let config = RouterConfig::softmax(2, WeightRule::Normalised, AuxLoss::Sequence { alpha: 0.1 });
+            let (y, routed) = moe(&mut tape, &v[0], &experts(&v, &[]), Activation::Silu, &config).unwrap();
             let ones = Tensor::new([1, 2 * 151 * 96], vec![1.0f32; 2 * 151 * 96]).unwrap();
             let sum = linear(&mut tape, &y.reshape([1, 2 * 151 * 96]).unwrap(), &ones.into()).unwrap();
             let root = add(&mut tape, &sum, &routed.aux_loss.reshape([1, 1]).unwrap()).unwrap();
