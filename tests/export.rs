@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use ferromind::data::Tokenizer;
-use ferromind::io::{FloatType, config_to_json, export_model, load_model, save_weights};
+use ferromind::io::{FloatType, config_to_json, export_model, load_model, load_model_as, save_weights};
 use ferromind::model::{Init, Model, ModelConfig};
+use ferromind::tensor::DType;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -102,6 +103,20 @@ fn weights_that_do_not_fit_the_configuration_are_named() {
         &|name, as_it_is| vec![(name.into(), as_it_is), ("model.layers.1.extra".into(), view(Dtype::F32, &[1], 4))],
         &["no place for the tensor `model.layers.1.extra`"],
     );
+}
+
+#[test]
+fn weights_held_in_bf16_are_those_rounded_afterwards() {
+    for config in configs() {
+        let dir = TempDir::new().unwrap();
+        let model = Model::random(config, Init::Normal, 0.02, 3).unwrap();
+        write(dir.path(), &model);
+        let bits = |model: &Model| model.params().flat::<half::bf16>().unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let held = load_model_as(dir.path(), DType::BF16).unwrap();
+        assert!(bits(&held) == bits(&model.to_bf16().unwrap()));
+        let error = load_model_as(dir.path(), DType::I32).unwrap_err().to_string();
+        assert!(error.contains("i32") && error.contains("f32 and bf16"), "{error}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use safetensors::Dtype;
 
+use crate::tensor::Element;
 use crate::{Error, Result};
 
 /// A type that weights are stored in.
@@ -58,19 +59,6 @@ impl FloatType {
         }
     }
 
-    /// Little-endian values of this type to f32, each exactly. `bytes` holds one for each of `values`.
-    pub(super) fn decode(self, bytes: &[u8], values: &mut [f32]) {
-        match self {
-            Self::F32 => from_le(bytes, values, f32::from_le_bytes),
-            Self::BF16 => from_le(bytes, values, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-            // The machine's own instruction, where it has one and the values lie aligned.
-            Self::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
-                Ok(halves) if cfg!(target_endian = "little") => halves.convert_to_f32_slice(values),
-                _ => from_le(bytes, values, |b| f16::from_le_bytes(b).to_f32()),
-            },
-        }
-    }
-
     /// Values as little-endian bytes of this type, each rounded to the nearest, ties to even; beyond its range, infinite.
     pub(super) fn encode(self, values: &[f32], bytes: &mut Vec<u8>) {
         bytes.clear();
@@ -89,6 +77,37 @@ impl FloatType {
                 Self::BF16 => bf16::from_f32(value).is_infinite(),
                 Self::F16 => f16::from_f32(value).is_infinite(),
             }
+    }
+}
+
+/// A type that a model's weights are held in.
+pub trait Weight: Element + PartialEq {
+    /// Little-endian values of a type to this one, each exactly or to the nearest, ties to even. `bytes` holds one for each of `values`.
+    #[doc(hidden)]
+    fn decode(float: FloatType, bytes: &[u8], values: &mut [Self]);
+}
+
+impl Weight for f32 {
+    fn decode(float: FloatType, bytes: &[u8], values: &mut [Self]) {
+        match float {
+            FloatType::F32 => from_le(bytes, values, Self::from_le_bytes),
+            FloatType::BF16 => from_le(bytes, values, |b| Self::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+            // The machine's own instruction, where it has one and the values lie aligned.
+            FloatType::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
+                Ok(halves) if cfg!(target_endian = "little") => halves.convert_to_f32_slice(values),
+                _ => from_le(bytes, values, |b| f16::from_le_bytes(b).to_f32()),
+            },
+        }
+    }
+}
+
+impl Weight for bf16 {
+    fn decode(float: FloatType, bytes: &[u8], values: &mut [Self]) {
+        match float {
+            FloatType::F32 => from_le(bytes, values, |b| Self::from_f32(f32::from_le_bytes(b))),
+            FloatType::BF16 => from_le(bytes, values, Self::from_le_bytes),
+            FloatType::F16 => from_le(bytes, values, |b| Self::from_f32(f16::from_le_bytes(b).to_f32())),
+        }
     }
 }
 
@@ -126,11 +145,11 @@ mod tests {
         ] {
             let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
             let mut values = vec![0.0; 1 << 16];
-            float.decode(&bytes, &mut values);
+            f32::decode(float, &bytes, &mut values);
             // The same through bytes that no half can be read from in place.
             let shifted: Vec<u8> = [0].into_iter().chain(bytes.iter().copied()).collect();
             let mut unaligned = vec![0.0; 1 << 16];
-            float.decode(&shifted[1..], &mut unaligned);
+            f32::decode(float, &shifted[1..], &mut unaligned);
             let mut back = Vec::new();
             float.encode(&values, &mut back);
             for (bits, (x, y)) in (0..=u16::MAX).zip(values.iter().zip(&unaligned)) {
@@ -143,6 +162,27 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn bf16_keeps_its_bits_and_rounds_the_others() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut kept = vec![bf16::ZERO; 1 << 16];
+        bf16::decode(FloatType::BF16, &bytes, &mut kept);
+        assert!((0..=u16::MAX).zip(&kept).all(|(bits, value)| value.to_bits() == bits));
+        // Half way between two neighbours is the even one.
+        let values = [1.0f32, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -1.0 - 1.01 / 256.0, 3.4e38];
+        for (float, expected) in [
+            (FloatType::F32, [1.0, 1.0, 1.0 + 4.0 / 256.0, -1.0 - 2.0 / 256.0, f64::INFINITY]),
+            // Rounded before, the fourth value lies half way, too.
+            (FloatType::F16, [1.0, 1.0, 1.0 + 4.0 / 256.0, -1.0, f64::INFINITY]),
+        ] {
+            let mut bytes = Vec::new();
+            float.encode(&values, &mut bytes);
+            let mut read = [bf16::ZERO; 5];
+            bf16::decode(float, &bytes, &mut read);
+            assert_eq!(read.map(|x| x.to_f64()), expected, "{float}");
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use half::bf16;
 use rayon::prelude::*;
 
-use super::{Weights, read_config};
+use super::{Weight, Weights, read_config};
 use crate::model::{Model, ModelConfig};
 use crate::params::Params;
 use crate::tensor::DType;
@@ -25,7 +26,19 @@ pub fn read_model_config(dir: impl AsRef<Path>) -> Result<ModelConfig> {
 /// The files are mapped, converted on all cores straight into the place of the parameters, and given back piece by piece: the
 /// most memory that this takes is that of the parameters.
 pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
-    let dir = dir.as_ref();
+    load::<f32>(dir.as_ref())
+}
+
+/// [`load_model`] with the weights in f32 or bf16; no copy in another type is made on the way.
+pub fn load_model_as(dir: impl AsRef<Path>, dtype: DType) -> Result<Model> {
+    match dtype {
+        DType::F32 => load::<f32>(dir.as_ref()),
+        DType::BF16 => load::<bf16>(dir.as_ref()),
+        other => Err(Error::config(format!("weights cannot be held in {other}; they can in f32 and bf16"))),
+    }
+}
+
+fn load<W: Weight>(dir: &Path) -> Result<Model> {
     if !dir.is_dir() {
         return Err(Error::config(format!(
             "{} is not a directory; a model is one that holds config.json and model.safetensors",
@@ -44,16 +57,16 @@ pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
     }
     // Before there is room for them: sizes that only config.json has may be beyond any memory.
     stored.iter().try_for_each(|entry| weights.file(&entry.name)?.expect(&entry.name, &entry.shape).map(drop))?;
-    let mut params = Params::zeros(layout.clone(), DType::F32);
-    let (mut rest, mut parts) = (params.flat_mut::<f32>()?, Vec::new());
+    let mut params = Params::zeros(layout.clone(), W::DTYPE);
+    let (mut rest, mut parts) = (params.flat_mut::<W>()?, Vec::new());
     for entry in stored {
         let (values, tail) = rest.split_at_mut(entry.shape.elements());
         rest = tail;
         parts.push((entry, values));
     }
-    parts.into_par_iter().try_for_each(|(entry, values)| weights.file(&entry.name)?.read_f32(&entry.name, &entry.shape, values))?;
+    parts.into_par_iter().try_for_each(|(entry, values)| weights.file(&entry.name)?.read(&entry.name, &entry.shape, values))?;
     if config.tie_word_embeddings && weights.contains(HEAD) {
-        expect_tied(&weights, &params)?;
+        expect_tied::<W>(&weights, &params)?;
     }
     Model::new(config, params)
 }
@@ -61,10 +74,10 @@ pub fn load_model(dir: impl AsRef<Path>) -> Result<Model> {
 const HEAD: &str = "lm_head.weight";
 
 /// A tied head that is written all the same must be the embedding: one that differs was trained apart from it.
-fn expect_tied(weights: &Weights, params: &Params) -> Result<()> {
+fn expect_tied<W: Weight>(weights: &Weights, params: &Params) -> Result<()> {
     let file = weights.file(HEAD)?;
     let embedding = params.layout().entries().first().ok_or_else(|| Error::Internal("a model without embedding".into()))?;
-    if file.is_f32(HEAD, &embedding.shape, &params.flat()?[embedding.range()])? {
+    if file.holds(HEAD, &embedding.shape, &params.flat::<W>()?[embedding.range()])? {
         return Ok(());
     }
     let message = format!("`{HEAD}` differs from `{}`, but config.json ties them (`tie_word_embeddings`)", embedding.name);

@@ -12,9 +12,9 @@ mod weights;
 
 pub use config::{config_to_json, generation_config_to_json, read_config};
 pub use export::export_model;
-pub use float_type::FloatType;
+pub use float_type::{FloatType, Weight};
 pub use gguf::{GgmlType, export_gguf};
-pub use load::{load_model, read_model_config};
+pub use load::{load_model, load_model_as, read_model_config};
 pub use mmap::Mmap;
 pub use safetensors::WeightsFile;
 pub use save::{parse_size, save_weights, write_weights};

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
 
-use super::float_type::{FloatType, from_le};
+use super::float_type::{FloatType, Weight, from_le};
 use super::mmap::Mmap;
 use crate::tensor::Shape;
 use crate::{Error, Result};
@@ -106,21 +106,21 @@ impl WeightsFile {
 
     /// Reads a float tensor (f32, bf16, f16) that must have this shape, piece by piece on all cores. What was read stops counting
     /// as memory of the process.
-    pub fn read_f32(&self, name: &str, shape: &Shape, values: &mut [f32]) -> Result<()> {
+    pub fn read<W: Weight>(&self, name: &str, shape: &Shape, values: &mut [W]) -> Result<()> {
         let float = self.expect(name, shape)?;
         values.par_chunks_mut(PIECE).zip(self.pieces(name, float)?).for_each(|(values, bytes)| {
-            float.decode(&self.map[bytes.clone()], values);
+            W::decode(float, &self.map[bytes.clone()], values);
             self.map.release(bytes);
         });
         Ok(())
     }
 
-    /// Whether a float tensor has this shape and these values. Takes no memory for a copy.
-    pub fn is_f32(&self, name: &str, shape: &Shape, values: &[f32]) -> Result<bool> {
+    /// Whether a float tensor has this shape and, read as [`WeightsFile::read`] does, these values. Takes no memory for a copy.
+    pub fn holds<W: Weight>(&self, name: &str, shape: &Shape, values: &[W]) -> Result<bool> {
         let float = self.expect(name, shape)?;
         Ok(values.par_chunks(PIECE).zip(self.pieces(name, float)?).all(|(values, bytes)| {
-            let mut found = vec![0.0; values.len()];
-            float.decode(&self.map[bytes.clone()], &mut found);
+            let mut found = vec![W::ZERO; values.len()];
+            W::decode(float, &self.map[bytes.clone()], &mut found);
             self.map.release(bytes);
             found == values
         }))
@@ -131,7 +131,7 @@ impl WeightsFile {
         let shape = self.shape(name)?;
         self.expect(name, &shape)?; // before there is room for it
         let mut values = vec![0.0; shape.elements()];
-        self.read_f32(name, &shape, &mut values)?;
+        self.read(name, &shape, &mut values)?;
         Ok((shape, values))
     }
 
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(file.f32("a").unwrap(), ([3].into(), values[6..].to_vec()));
         let mut wrong = [0.0; 6];
         assert!(
-            file.read_f32("b", &[3, 2].into(), &mut wrong)
+            file.read::<f32>("b", &[3, 2].into(), &mut wrong)
                 .unwrap_err()
                 .to_string()
                 .contains("`b` has shape [2, 3], expected [3, 2]")
