@@ -7,7 +7,8 @@ use clap::Args;
 use ferromind::cpu::awake;
 use ferromind::data::Tokenizer;
 use ferromind::infer::{Generation, Sampling};
-use ferromind::io::load_model;
+use ferromind::io::load_model_as;
+use ferromind::tensor::DType;
 
 use super::WeightType;
 
@@ -52,11 +53,11 @@ pub struct Flags {
 /// Streams the prompt and what the model writes after it.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::use_threads(flags.num_workers)?;
-    let model = load_model(&flags.model)?;
-    let model = match flags.dtype {
-        WeightType::Float32 => model,
-        WeightType::Bfloat16 => model.to_bf16()?,
+    let dtype = match flags.dtype {
+        WeightType::Float32 => DType::F32,
+        WeightType::Bfloat16 => DType::BF16,
     };
+    let model = load_model_as(&flags.model, dtype)?;
     let tokenizer = Tokenizer::load(&flags.model)?;
     let mut prompt: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     prompt.extend(tokenizer.encode(&flags.prompt)?);

@@ -5,6 +5,7 @@ mod data;
 mod emulate;
 mod estimate;
 mod eval;
+mod export;
 mod generate;
 mod lab;
 mod learn;
@@ -32,6 +33,8 @@ enum Command {
     Generate(generate::Flags),
     /// Memory on paper: parameters, optimizer, activations and cache of a model
     Estimate(estimate::Flags),
+    /// Write a model in another type or in several files
+    Export(export::Flags),
     /// Judge a model: loss, perplexity and bits per byte of text, or multiple choice by log-likelihood
     Eval(eval::Flags),
     /// Look at data as a model will see it, or tokenize it beforehand
@@ -58,6 +61,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Pretrain(flags) => pretrain::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
         Command::Estimate(flags) => estimate::run(&flags),
+        Command::Export(flags) => export::run(&flags),
         Command::Eval(flags) => eval::run(&flags),
         Command::Data(command) => data::run(command),
         Command::Tokenizer(command) => tokenizer::run(command),

@@ -1,7 +1,13 @@
 //! Read-only memory maps: the one place that makes them.
 
 use crate::{Error, Result};
-use std::{fs::File, ops::Deref, path::Path};
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
+use std::{
+    fs::File,
+    ops::{Deref, Range},
+    path::Path,
+};
 
 /// A whole file as `&[u8]`, paged in by the system as it is read and dropped by it when memory is short.
 ///
@@ -27,6 +33,18 @@ impl Mmap {
         let map = unsafe { memmap2::Mmap::map(file) };
         map.map(Self).map_err(|e| Error::io(path, e))
     }
+
+    /// Tells the system that these bytes were read and are not wanted soon: they stop counting as memory of the process. To read
+    /// them again takes them from the file again.
+    pub fn release(&self, bytes: Range<usize>) {
+        #[cfg(unix)]
+        if !bytes.is_empty() && bytes.end <= self.len() {
+            // SAFETY: of a file's read-only map, this advice drops pages that come back with the file's content on the next read:
+            // what the type's contract asks for keeps them the same.
+            let advised = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+            let _ = advised; // it saves memory; without it all is as right
+        }
+    }
 }
 
 impl Deref for Mmap {
@@ -50,5 +68,19 @@ mod tests {
         std::fs::write(&path, b"").unwrap();
         assert!(Mmap::open(&path).unwrap().is_empty());
         assert!(Mmap::open(dir.path().join("none")).unwrap_err().to_string().contains("none"));
+    }
+
+    #[test]
+    fn what_was_released_reads_the_same_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let bytes: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = Mmap::open(&path).unwrap();
+        assert_eq!(*map, bytes);
+        for range in [5000..30_000, 0..bytes.len(), 7..7, 39_999..40_001] {
+            map.release(range);
+            assert_eq!(*map, bytes);
+        }
     }
 }

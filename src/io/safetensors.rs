@@ -1,20 +1,20 @@
-//! Weights in the safetensors format.
+//! Reading weights in the safetensors format.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::{Map, Value, json};
 
-use super::Mmap;
-use crate::params::Layout;
+use super::float_type::{FloatType, Weight, from_le};
+use super::mmap::Mmap;
 use crate::tensor::Shape;
 use crate::{Error, Result};
+
+/// Elements that are converted at once: those of a few MiB, so that little of the file is held while its values are made.
+const PIECE: usize = 1 << 20;
 
 /// A weights file, mapped: its tensors are read only when they are asked for.
 #[derive(Debug)]
@@ -37,16 +37,33 @@ impl WeightsFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let map = Mmap::open(&path)?;
-        let malformed = |e| Error::format(&path, format!("not a safetensors file: {e}"));
-        SafeTensors::deserialize(&map).map_err(malformed)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(malformed)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|e| Error::format(&path, format!("not a safetensors file, or one that was cut short: {e}")))?;
         let start = size_of::<u64>() + header;
         let place = |info: &TensorInfo| {
             let (from, to) = info.data_offsets;
             Place { dtype: info.dtype, shape: Shape::from(info.shape.as_slice()), bytes: start + from..start + to }
         };
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, place(info))).collect();
-        Ok(Self { path, map, tensors })
+        let tensors: HashMap<_, _> = metadata.tensors().into_iter().map(|(name, info)| (name, place(info))).collect();
+        let file = Self { path, map, tensors };
+        file.expect_whole(start + metadata.data_len())?;
+        Ok(file)
+    }
+
+    /// An error unless the file is as long as its header says.
+    fn expect_whole(&self, described: usize) -> Result<()> {
+        let length = self.map.len();
+        if length > described {
+            return Err(Error::format(&self.path, format!("has {length} bytes, its header describes {described}")));
+        }
+        let cut = self.tensors.iter().filter(|(_, place)| place.bytes.end > length).min_by_key(|(_, place)| place.bytes.start);
+        match cut {
+            Some((name, place)) => Err(Error::format(
+                &self.path,
+                format!("cut short: {length} bytes of {described}; the tensor `{name}` ends at byte {}", place.bytes.end),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Where it lies.
@@ -59,108 +76,102 @@ impl WeightsFile {
         self.tensors.keys().cloned().collect()
     }
 
-    fn find(&self, name: &str) -> Result<(Dtype, Shape, &[u8])> {
-        let missing = || Error::format(&self.path, format!("the tensor `{name}` is missing"));
-        let Place { dtype, shape, bytes } = self.tensors.get(name).ok_or_else(missing)?;
-        Ok((*dtype, shape.clone(), &self.map[bytes.clone()]))
-    }
-
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
+    fn find(&self, name: &str) -> Result<&Place> {
+        self.tensors.get(name).ok_or_else(|| self.error(format!("the tensor `{name}` is missing")))
+    }
+
+    fn error(&self, message: String) -> Error {
+        Error::format(&self.path, message)
+    }
+
     /// The extents of a tensor.
     pub fn shape(&self, name: &str) -> Result<Shape> {
-        Ok(self.find(name)?.1)
+        Ok(self.find(name)?.shape.clone())
     }
 
-    /// An error unless there is a tensor of this name and shape.
-    pub fn expect(&self, name: &str, shape: &Shape) -> Result<()> {
-        let found = self.shape(name)?;
-        if &found == shape {
-            return Ok(());
+    /// An error unless there is a float tensor of this name and shape; its type.
+    pub fn expect(&self, name: &str, shape: &Shape) -> Result<FloatType> {
+        let found = self.find(name)?;
+        if &found.shape != shape {
+            return Err(self.error(format!("the tensor `{name}` has shape {}, expected {shape}", found.shape)));
         }
-        Err(Error::format(&self.path, format!("the tensor `{name}` has shape {found}, expected {shape}")))
+        FloatType::of(found.dtype)
+            .ok_or_else(|| self.error(format!("the tensor `{name}` has dtype {:?}; supported are F32, BF16 and F16", found.dtype)))
     }
 
-    /// Reads a float tensor (f32, bf16, f16) that must have this shape.
-    pub fn read_f32(&self, name: &str, shape: &Shape, values: &mut [f32]) -> Result<()> {
-        self.expect(name, shape)?;
-        let (dtype, _, bytes) = self.find(name)?;
-        match dtype {
-            Dtype::F32 => convert(bytes, values, f32::from_le_bytes),
-            Dtype::BF16 => convert(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32()),
-            Dtype::F16 => convert(bytes, values, |b| half::f16::from_le_bytes(b).to_f32()),
-            other => {
-                return Err(Error::format(
-                    &self.path,
-                    format!("the tensor `{name}` has dtype {other:?}; f32, bf16 and f16 can be read"),
-                ));
-            }
-        }
+    /// Reads a float tensor (f32, bf16, f16) that must have this shape, piece by piece on all cores. What was read stops counting
+    /// as memory of the process.
+    pub fn read<W: Weight>(&self, name: &str, shape: &Shape, values: &mut [W]) -> Result<()> {
+        let float = self.expect(name, shape)?;
+        values.par_chunks_mut(PIECE).zip(self.pieces(name, float)?).for_each(|(values, bytes)| {
+            W::decode(float, &self.map[bytes.clone()], values);
+            self.map.release(bytes);
+        });
         Ok(())
+    }
+
+    /// Whether a float tensor has this shape and, read as [`WeightsFile::read`] does, these values. Takes no memory for a copy.
+    pub fn holds<W: Weight>(&self, name: &str, shape: &Shape, values: &[W]) -> Result<bool> {
+        let float = self.expect(name, shape)?;
+        Ok(values.par_chunks(PIECE).zip(self.pieces(name, float)?).all(|(values, bytes)| {
+            let mut found = vec![W::ZERO; values.len()];
+            W::decode(float, &self.map[bytes.clone()], &mut found);
+            self.map.release(bytes);
+            found == values
+        }))
     }
 
     /// A whole float tensor of any shape.
     pub fn f32(&self, name: &str) -> Result<(Shape, Vec<f32>)> {
         let shape = self.shape(name)?;
+        self.expect(name, &shape)?; // before there is room for it
         let mut values = vec![0.0; shape.elements()];
-        self.read_f32(name, &shape, &mut values)?;
+        self.read(name, &shape, &mut values)?;
         Ok((shape, values))
+    }
+
+    /// Where the pieces of a tensor lie in the file.
+    fn pieces(&self, name: &str, float: FloatType) -> Result<impl IndexedParallelIterator<Item = Range<usize>>> {
+        let Range { start, end } = self.find(name)?.bytes;
+        let step = PIECE * float.size();
+        Ok((0..(end - start).div_ceil(step)).into_par_iter().map(move |i| {
+            let from = start + i * step;
+            from..end.min(from + step)
+        }))
     }
 
     /// A whole tensor of 32-bit or 64-bit integers, as i32.
     pub fn i32(&self, name: &str) -> Result<(Shape, Vec<i32>)> {
-        let (dtype, shape, bytes) = self.find(name)?;
+        let Place { dtype, shape, bytes } = self.find(name)?;
+        let bytes = &self.map[bytes.clone()];
         let mut values = vec![0; shape.elements()];
         match dtype {
-            Dtype::I32 => convert(bytes, &mut values, i32::from_le_bytes),
+            Dtype::I32 => from_le(bytes, &mut values, i32::from_le_bytes),
             Dtype::I64 => {
                 let mut wide = vec![0; values.len()];
-                convert(bytes, &mut wide, i64::from_le_bytes);
+                from_le(bytes, &mut wide, i64::from_le_bytes);
                 for (value, wide) in values.iter_mut().zip(wide) {
-                    *value = i32::try_from(wide)
-                        .map_err(|_| Error::format(&self.path, format!("the tensor `{name}` holds {wide}, beyond 32 bits")))?;
+                    *value =
+                        i32::try_from(wide).map_err(|_| self.error(format!("the tensor `{name}` holds {wide}, beyond 32 bits")))?;
                 }
             }
-            other => {
-                return Err(Error::format(&self.path, format!("the tensor `{name}` has dtype {other:?}, expected i32 or i64")));
-            }
+            other => return Err(self.error(format!("the tensor `{name}` has dtype {other:?}, expected I32 or I64"))),
         }
-        Ok((shape, values))
+        Ok((shape.clone(), values))
     }
-}
-
-/// Little-endian values of N bytes each.
-fn convert<const N: usize, E: Send>(bytes: &[u8], values: &mut [E], from: impl Fn([u8; N]) -> E + Sync) {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    values.par_iter_mut().zip(chunks.par_iter()).with_min_len(64 * 1024).for_each(|(value, chunk)| *value = from(*chunk));
-}
-
-/// Writes parameters under their public names in f32; `values` is the flat buffer. Streams: nothing is copied.
-pub fn write_weights(out: &mut dyn Write, layout: &Layout, values: &[f32]) -> std::io::Result<()> {
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
-    for entry in layout.entries() {
-        let range = entry.range();
-        let described = json!({ "dtype": "F32", "shape": entry.shape.dims(), "data_offsets": [4 * range.start, 4 * range.end] });
-        header.insert(entry.name.clone(), described);
-    }
-    let mut header = Value::Object(header).to_string();
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    let bytes: Cow<'_, [u8]> = match cfg!(target_endian = "little") {
-        true => Cow::Borrowed(bytemuck::cast_slice(values)),
-        false => Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-    };
-    out.write_all(&bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::io::write_weights;
+    use crate::params::Layout;
 
     fn layout() -> Layout {
         let mut layout = Layout::default();
@@ -180,7 +191,7 @@ mod tests {
         assert_eq!(file.f32("a").unwrap(), ([3].into(), values[6..].to_vec()));
         let mut wrong = [0.0; 6];
         assert!(
-            file.read_f32("b", &[3, 2].into(), &mut wrong)
+            file.read::<f32>("b", &[3, 2].into(), &mut wrong)
                 .unwrap_err()
                 .to_string()
                 .contains("`b` has shape [2, 3], expected [3, 2]")

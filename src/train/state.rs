@@ -88,7 +88,7 @@ pub(super) fn restore(checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<
 
 fn read_all(checkpoint: &Checkpoint, name: &str, layout: &Layout, values: &mut [f32]) -> Result<()> {
     let file = WeightsFile::open(checkpoint.path(name)?)?;
-    layout.entries().iter().try_for_each(|entry| file.read_f32(&entry.name, &entry.shape, &mut values[entry.range()]))
+    layout.entries().iter().try_for_each(|entry| file.read(&entry.name, &entry.shape, &mut values[entry.range()]))
 }
 
 /// Writes what a run directory holds besides weights: configurations, tokenizer, settings.
