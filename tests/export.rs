@@ -5,14 +5,19 @@ use std::path::Path;
 
 use ferromind::data::Tokenizer;
 use ferromind::io::{FloatType, config_to_json, export_model, load_model, load_model_as, save_weights};
-use ferromind::model::{Init, Model, ModelConfig};
+use ferromind::model::{Init, Model, ModelConfig, MoeConfig};
 use ferromind::tensor::DType;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Models of every line, tiny.
 fn configs() -> Vec<ModelConfig> {
-    let small = |config: ModelConfig| ModelConfig { intermediate_size: 48, max_position_embeddings: 64, ..config };
+    let small = |config: ModelConfig| ModelConfig {
+        intermediate_size: 48,
+        moe: config.moe.clone().map(|moe| MoeConfig { intermediate_size: 48, ..moe }),
+        max_position_embeddings: 64,
+        ..config
+    };
     let configs = [
         ModelConfig::minimind2(32, 2, 300),
         ModelConfig::minimind2(32, 2, 300).with_experts(),

@@ -1,6 +1,5 @@
 //! Writing weights in the safetensors format, in one file or in several.
 
-use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -41,14 +40,14 @@ fn write_tensors<'a>(
     let mut bytes = Vec::new();
     for values in entries.flat_map(|entry| values[entry.range()].chunks(PIECE)) {
         let as_is = float == FloatType::F32 && cfg!(target_endian = "little");
-        let bytes: Cow<'_, [u8]> = match as_is {
-            true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        let bytes = match as_is {
+            true => bytemuck::cast_slice(values),
             false => {
                 float.encode(values, &mut bytes);
-                Cow::Borrowed(&bytes)
+                &*bytes
             }
         };
-        out.write_all(&bytes)?;
+        out.write_all(bytes)?;
     }
     Ok(())
 }
@@ -87,7 +86,7 @@ pub fn save_weights(dir: &Path, layout: &Layout, values: &[f32], float: FloatTyp
 }
 
 /// An error that names a tensor with a value that would become infinite.
-pub(super) fn expect_range(path: &Path, layout: &Layout, values: &[f32], float: FloatType) -> Result<()> {
+fn expect_range(path: &Path, layout: &Layout, values: &[f32], float: FloatType) -> Result<()> {
     let beyond = |entry: &&Entry| values[entry.range()].iter().any(|&value| float.overflows(value));
     match layout.entries().iter().find(beyond) {
         Some(Entry { name, .. }) => Err(Error::format(
