@@ -50,9 +50,9 @@ fn lines(seed: u64, bytes: usize) -> String {
 #[test]
 fn a_killed_build_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.jsonl"), lines(1, 6 << 20)).unwrap();
+    fs::write(dir.path().join("a.jsonl"), lines(1, 3 << 20)).unwrap();
     let mut packed = GzEncoder::new(fs::File::create(dir.path().join("b.jsonl.gz")).unwrap(), Compression::fast());
-    packed.write_all(lines(2, 6 << 20).as_bytes()).unwrap();
+    packed.write_all(lines(2, 3 << 20).as_bytes()).unwrap();
     packed.finish().unwrap();
     let pattern = dir.path().join("*.jsonl*");
     let arguments = |cache: &str| {
@@ -71,7 +71,8 @@ fn a_killed_build_goes_on_to_the_same_bytes() {
     let mut kills = 0;
     loop {
         let before = written();
-        let mut child = ferromind(&killed.iter().map(String::as_str).collect::<Vec<_>>()).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut child =
+            ferromind(&killed.iter().map(String::as_str).collect::<Vec<_>>()).stdout(std::process::Stdio::null()).spawn().unwrap();
         let ended = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break Some(status);
@@ -79,7 +80,7 @@ fn a_killed_build_goes_on_to_the_same_bytes() {
             if written() > before {
                 break None;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(5));
         };
         if let Some(status) = ended {
             assert!(status.success());
@@ -89,7 +90,7 @@ fn a_killed_build_goes_on_to_the_same_bytes() {
         child.wait().unwrap();
         kills += 1;
     }
-    assert!(kills >= 3, "{kills} kills");
+    assert!(kills >= 2, "{kills} kills");
     let left = files(&cache);
     assert!(left.len() == 1 && fs::read(&left[0]).unwrap() == whole, "{left:?}");
 }
@@ -108,7 +109,9 @@ fn pretrain_finds_what_was_tokenized() {
     let cached = files(Path::new(&path("cache")));
     let written = fs::metadata(&cached[0]).unwrap().modified().unwrap();
     let small = ["--hidden-size", "16", "--num-attention-heads", "2", "--num-key-value-heads", "2", "--num-hidden-layers", "1"];
-    let short = ["--max-seq-len", "32", "--max-steps", "1", "--val-batches", "1", "--val-fraction", "0.001", "--out-dir", &path("run")].map(str::to_owned);
+    let short =
+        ["--max-seq-len", "32", "--max-steps", "1", "--val-batches", "1", "--val-fraction", "0.001", "--out-dir", &path("run")]
+            .map(str::to_owned);
     let short: Vec<&str> = short.iter().map(String::as_str).collect();
     said(&[&["pretrain"], &source[..], &small, &short].concat());
     assert!(files(Path::new(&path("cache"))) == cached && fs::metadata(&cached[0]).unwrap().modified().unwrap() == written);
@@ -121,8 +124,19 @@ fn inspect_shows_figures_rows_and_a_picture() {
     // With bos and eos 12, 22 and 102 tokens.
     let texts = ["a".repeat(10), "b".repeat(20), "c".repeat(100)].map(|text| serde_json::json!({"text": text}).to_string());
     fs::write(dir.path().join("x.jsonl"), texts.join("\n")).unwrap();
-    let arguments = ["data", "inspect", "--data-path", &path("x.jsonl"), "--cache-dir", &path("cache"), "--max-seq-len", "40", "--picture", &path("x.svg")]
-        .map(str::to_owned);
+    let arguments = [
+        "data",
+        "inspect",
+        "--data-path",
+        &path("x.jsonl"),
+        "--cache-dir",
+        &path("cache"),
+        "--max-seq-len",
+        "40",
+        "--picture",
+        &path("x.svg"),
+    ]
+    .map(str::to_owned);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let text = said(&arguments);
     // 136 tokens make 4 rows of 40 with 24 padding; one a row, 3 rows lose 62 of the last document and pad 28 and 18.
@@ -140,11 +154,12 @@ fn inspect_shows_figures_rows_and_a_picture() {
     }
     assert!(text.contains("3 documents, 136 tokens") && text.contains("median 22"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("row ")).count(), 3);
-    assert!(text.contains("|im_start|>│a│a│"), "{text}");
+    assert!(text.contains("    c│c│c│"), "{text}");
     assert!(fs::read_to_string(path("x.svg")).unwrap().contains("<svg "));
     assert_eq!(said(&arguments), text);
     let other = said(&[&arguments[..], &["--seed", "1", "--samples", "4", "--no-packing"]].concat());
     assert_eq!(other.lines().filter(|line| line.starts_with("row ")).count(), 3);
+    assert!(other.contains("<|im_start|>│a│a│") && other.contains("its first 40 of 102 tokens"), "{other}");
 }
 
 #[test]
@@ -177,5 +192,14 @@ fn errors_name_what_is_wrong() {
     assert!(dropout.contains("tokenizer.json") && dropout.contains("dropout 0.1"), "{dropout}");
     json["model"]["dropout"] = 0.0.into();
     fs::write(&tokenizer, json.to_string()).unwrap();
-    said(&["data", "tokenize", "--data-path", dir.path().join("good.txt").to_str().unwrap(), "--cache-dir", &cache, "--tokenizer", &tokenizer]);
+    said(&[
+        "data",
+        "tokenize",
+        "--data-path",
+        dir.path().join("good.txt").to_str().unwrap(),
+        "--cache-dir",
+        &cache,
+        "--tokenizer",
+        &tokenizer,
+    ]);
 }
