@@ -50,9 +50,9 @@ fn lines(seed: u64, bytes: usize) -> String {
 #[test]
 fn a_killed_build_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.jsonl"), lines(1, 6 << 20)).unwrap();
+    fs::write(dir.path().join("a.jsonl"), lines(1, 3 << 20)).unwrap();
     let mut packed = GzEncoder::new(fs::File::create(dir.path().join("b.jsonl.gz")).unwrap(), Compression::fast());
-    packed.write_all(lines(2, 6 << 20).as_bytes()).unwrap();
+    packed.write_all(lines(2, 3 << 20).as_bytes()).unwrap();
     packed.finish().unwrap();
     let pattern = dir.path().join("*.jsonl*");
     let arguments = |cache: &str| {
@@ -80,7 +80,7 @@ fn a_killed_build_goes_on_to_the_same_bytes() {
             if written() > before {
                 break None;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(5));
         };
         if let Some(status) = ended {
             assert!(status.success());
@@ -90,7 +90,7 @@ fn a_killed_build_goes_on_to_the_same_bytes() {
         child.wait().unwrap();
         kills += 1;
     }
-    assert!(kills >= 3, "{kills} kills");
+    assert!(kills >= 2, "{kills} kills");
     let left = files(&cache);
     assert!(left.len() == 1 && fs::read(&left[0]).unwrap() == whole, "{left:?}");
 }
@@ -154,11 +154,12 @@ fn inspect_shows_figures_rows_and_a_picture() {
     }
     assert!(text.contains("3 documents, 136 tokens") && text.contains("median 22"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("row ")).count(), 3);
-    assert!(text.contains("|im_start|>│a│a│"), "{text}");
+    assert!(text.contains("    c│c│c│"), "{text}");
     assert!(fs::read_to_string(path("x.svg")).unwrap().contains("<svg "));
     assert_eq!(said(&arguments), text);
     let other = said(&[&arguments[..], &["--seed", "1", "--samples", "4", "--no-packing"]].concat());
     assert_eq!(other.lines().filter(|line| line.starts_with("row ")).count(), 3);
+    assert!(other.contains("<|im_start|>│a│a│") && other.contains("its first 40 of 102 tokens"), "{other}");
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn print_figures(shards: &Shards, seq_len: usize) {
     rows("targets that do not count", |rows| rows.positions - rows.counted);
     rows("documents not whole in one row", |rows| rows.cut);
     rows("tokens left out", |rows| rows.left_out);
-    say!("packing saves {:.2} % of the positions of one document a row", 100.0 * figures.saved());
+    say!("packing saves {:.2} % of the positions that one document a row needs for as many tokens", 100.0 * figures.saved());
 }
 
 /// Without a terminal, a line now and then says how far it is.

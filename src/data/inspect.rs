@@ -90,10 +90,10 @@ impl Figures {
         self.tokens as f64 / self.documents.max(1) as f64
     }
 
-    /// The share of an epoch's positions that packing does away with, against one document a row. Negative where long documents
-    /// are cut off in their rows and packing feeds more of them.
+    /// The share of the positions that one document a row would need for as many tokens, and that packing does without.
     pub fn saved(&self) -> f64 {
-        1.0 - self.packed.positions as f64 / self.padded.positions.max(1) as f64
+        let full = |rows: &Rows| 1.0 - rows.padding_share();
+        1.0 - full(&self.padded) / full(&self.packed)
     }
 }
 
