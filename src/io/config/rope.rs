@@ -74,7 +74,7 @@ fn expect_known(object: &Fields, kind: &str, known: &[&str]) -> Result<()> {
         return Err(object.unsupported("partial_rotary_factor", "1, whole heads"));
     }
     match object.names().find(|name| !COMMON.contains(name) && !known.contains(name)) {
-        Some(name) => Err(object.unsupported(name, &format!("for the type {kind}: {}", [&known[..], &COMMON].concat().join(", ")))),
+        Some(name) => Err(object.unsupported(name, &format!("for the type {kind}: {}", [known, &COMMON].concat().join(", ")))),
         None => Ok(()),
     }
 }
