@@ -43,12 +43,12 @@ impl Value {
                 put_text(out, text);
             }
             Self::I32s(values) => {
-                [id::ARRAY, id::I32].map(&mut type_id);
+                [id::ARRAY, id::I32].into_iter().for_each(&mut type_id);
                 out.extend((values.len() as u64).to_le_bytes());
                 values.iter().for_each(|value| out.extend(value.to_le_bytes()));
             }
             Self::Texts(texts) => {
-                [id::ARRAY, id::TEXT].map(&mut type_id);
+                [id::ARRAY, id::TEXT].into_iter().for_each(&mut type_id);
                 out.extend((texts.len() as u64).to_le_bytes());
                 texts.iter().for_each(|text| put_text(out, text));
             }
