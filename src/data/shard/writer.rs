@@ -77,8 +77,11 @@ impl Writer {
         &self.point
     }
 
-    /// Appends the tokens of the pieces that follow.
+    /// Appends the tokens of the pieces that follow, if there are any.
     pub fn write(&mut self, chunk: &[Encoded]) -> io::Result<()> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
         let mut bytes = Vec::with_capacity(chunk.iter().map(|piece| piece.bytes.len()).sum());
         let mut ends = Vec::new();
         for piece in chunk {
