@@ -13,6 +13,7 @@ pub use buffer::{Buffer, Recyclable, Recycled};
 pub use dtype::{DType, Element, Float};
 pub use shape::Shape;
 
+use crate::cpu::gemm::Operand;
 use crate::{Error, Result};
 
 /// An n-dimensional array `[.., C]`: rows of C adjacent elements, `pitch` elements apart.
@@ -161,7 +162,7 @@ impl Tensor {
     /// The elements of a contiguous tensor in a float type: where they lie, or, of bf16, a copy that is exact.
     pub fn widened<F: Float>(&self) -> Result<Cow<'_, [F]>> {
         match self.dtype() {
-            DType::BF16 => Ok(self.rows_as(|x: bf16| F::of(x.to_f64()))?.into()),
+            DType::BF16 => Ok(self.data::<bf16>()?.iter().map(|&x| F::of(f64::from(Operand::<f32>::widen(x)))).collect()),
             _ => Ok(self.data::<F>()?.into()),
         }
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 /// Most rows of A that this path takes.
 const MAX_ROWS: usize = 16;
 /// Columns of C that a thread takes at a time.
-const COLS: usize = 128;
+const COLS: usize = 64;
 /// Rows of B that pass by at a time when they lie along memory: so many short runs, one below the other, that the caches hold.
 const K_BLOCK: usize = 64;
 
@@ -95,7 +95,7 @@ fn column_block<I: Isa, B: Stored>(isa: I, a: MatRef<f32>, b: MatRef<B>, out: &m
 /// Calls `f` with each chunk of `length` and its number, on the rayon pool if `parallel`.
 fn for_each_chunk(data: &mut [f32], length: usize, parallel: bool, f: impl Fn(usize, &mut [f32]) + Sync) {
     if parallel && data.len() > length {
-        data.par_chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
+        data.par_chunks_mut(length).enumerate().with_max_len(1).for_each(|(i, chunk)| f(i, chunk));
     } else {
         data.chunks_mut(length).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }

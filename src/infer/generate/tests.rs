@@ -11,6 +11,7 @@ fn models() -> Vec<Model> {
         ModelConfig { num_hidden_layers: 2, ..Preset::Tiny.config(VOCAB) },
         ModelConfig { num_hidden_layers: 2, ..Preset::Tiny.config(VOCAB) }.with_experts(),
         ModelConfig::deepseek_v3(64, 2, VOCAB),
+        ModelConfig::deepseek_v3(64, 2, VOCAB).with_experts(),
         ModelConfig::notes_mla(64, 2, VOCAB),
     ];
     configs.map(|config| Model::random(config, Init::Normal, 0.1, 7).unwrap()).into()
