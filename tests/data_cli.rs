@@ -71,7 +71,8 @@ fn a_killed_build_goes_on_to_the_same_bytes() {
     let mut kills = 0;
     loop {
         let before = written();
-        let mut child = ferromind(&killed.iter().map(String::as_str).collect::<Vec<_>>()).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut child =
+            ferromind(&killed.iter().map(String::as_str).collect::<Vec<_>>()).stdout(std::process::Stdio::null()).spawn().unwrap();
         let ended = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break Some(status);
@@ -108,7 +109,9 @@ fn pretrain_finds_what_was_tokenized() {
     let cached = files(Path::new(&path("cache")));
     let written = fs::metadata(&cached[0]).unwrap().modified().unwrap();
     let small = ["--hidden-size", "16", "--num-attention-heads", "2", "--num-key-value-heads", "2", "--num-hidden-layers", "1"];
-    let short = ["--max-seq-len", "32", "--max-steps", "1", "--val-batches", "1", "--val-fraction", "0.001", "--out-dir", &path("run")].map(str::to_owned);
+    let short =
+        ["--max-seq-len", "32", "--max-steps", "1", "--val-batches", "1", "--val-fraction", "0.001", "--out-dir", &path("run")]
+            .map(str::to_owned);
     let short: Vec<&str> = short.iter().map(String::as_str).collect();
     said(&[&["pretrain"], &source[..], &small, &short].concat());
     assert!(files(Path::new(&path("cache"))) == cached && fs::metadata(&cached[0]).unwrap().modified().unwrap() == written);
@@ -121,8 +124,19 @@ fn inspect_shows_figures_rows_and_a_picture() {
     // With bos and eos 12, 22 and 102 tokens.
     let texts = ["a".repeat(10), "b".repeat(20), "c".repeat(100)].map(|text| serde_json::json!({"text": text}).to_string());
     fs::write(dir.path().join("x.jsonl"), texts.join("\n")).unwrap();
-    let arguments = ["data", "inspect", "--data-path", &path("x.jsonl"), "--cache-dir", &path("cache"), "--max-seq-len", "40", "--picture", &path("x.svg")]
-        .map(str::to_owned);
+    let arguments = [
+        "data",
+        "inspect",
+        "--data-path",
+        &path("x.jsonl"),
+        "--cache-dir",
+        &path("cache"),
+        "--max-seq-len",
+        "40",
+        "--picture",
+        &path("x.svg"),
+    ]
+    .map(str::to_owned);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let text = said(&arguments);
     // 136 tokens make 4 rows of 40 with 24 padding; one a row, 3 rows lose 62 of the last document and pad 28 and 18.
@@ -177,5 +191,14 @@ fn errors_name_what_is_wrong() {
     assert!(dropout.contains("tokenizer.json") && dropout.contains("dropout 0.1"), "{dropout}");
     json["model"]["dropout"] = 0.0.into();
     fs::write(&tokenizer, json.to_string()).unwrap();
-    said(&["data", "tokenize", "--data-path", dir.path().join("good.txt").to_str().unwrap(), "--cache-dir", &cache, "--tokenizer", &tokenizer]);
+    said(&[
+        "data",
+        "tokenize",
+        "--data-path",
+        dir.path().join("good.txt").to_str().unwrap(),
+        "--cache-dir",
+        &cache,
+        "--tokenizer",
+        &tokenizer,
+    ]);
 }

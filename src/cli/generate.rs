@@ -41,12 +41,14 @@ pub struct Flags {
     /// Threads; 0 takes one for each core
     #[arg(long, default_value_t = 0)]
     num_workers: usize,
+    #[command(flatten)]
+    rope: super::rope::Flags,
 }
 
 /// Streams the prompt and what the model writes after it.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::use_threads(flags.num_workers)?;
-    let model = load_model(&flags.model)?;
+    let model = flags.rope.apply(load_model(&flags.model)?, &flags.model)?;
     let tokenizer = Tokenizer::load(&flags.model)?;
     let mut prompt: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     prompt.extend(tokenizer.encode(&flags.prompt)?);

@@ -83,6 +83,14 @@ pub struct Flags {
     #[arg(long, value_name = "RULE", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     expert_weights: Option<String>,
+    /// Base of the rotary frequencies [default: the preset's; tiny 1000000]
+    #[arg(long, help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_theta: Option<f64>,
+    /// Positions that the model has [default: the preset's; tiny 32768]
+    #[arg(long, help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_position_embeddings: Option<usize>,
     /// Probability of dropout [default: 0]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]

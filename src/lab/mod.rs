@@ -4,5 +4,6 @@ pub mod bench;
 pub mod emulate;
 pub mod estimate;
 pub mod golden;
+pub mod long_context;
 pub mod one_token;
 pub mod stories;

@@ -66,7 +66,12 @@ pub fn picture(shards: &Arc<Shards>, seq_len: usize, first: u64) -> Result<Strin
         line(label(x, TOP - 10.0, &format!("{title}: {:.1} % padding in all", 100.0 * share)));
         for (sample, y) in rows.iter().zip(0u32..).map(|(sample, row)| (sample, TOP + ROW * f64::from(row))) {
             if x == MARGIN || sample.index == document {
-                line(format!(r#"<text x="{:.1}" y="{:.1}" text-anchor="end" font-size="10">{}</text>"#, x - 4.0, y + 10.0, sample.index));
+                line(format!(
+                    r#"<text x="{:.1}" y="{:.1}" text-anchor="end" font-size="10">{}</text>"#,
+                    x - 4.0,
+                    y + 10.0,
+                    sample.index
+                ));
             }
             rectangles(sample, x, y, &mut line);
         }
@@ -97,7 +102,9 @@ fn rectangles(sample: &Sample, x: f64, y: f64, line: &mut impl FnMut(String)) {
     if !padding.is_empty() {
         rectangle("padding".into(), &padding, 0.0, PADDING);
     }
-    for masked in sample.masked().iter().map(|masked| masked.start..masked.end.min(padding.start)).filter(|masked| !masked.is_empty()) {
+    for masked in
+        sample.masked().iter().map(|masked| masked.start..masked.end.min(padding.start)).filter(|masked| !masked.is_empty())
+    {
         rectangle("masked".into(), &masked, MARK, MASKED);
     }
 }

@@ -126,7 +126,8 @@ fn the_picture_shows_the_rows() {
     };
     // Ten units a column; the second panel begins behind the first.
     let columns = |class: &str, right: bool| -> f64 {
-        let lines = svg.lines().filter(|line| line.contains(&format!("class=\"{class}")) && (attribute(line, "x") > 530.0) == right);
+        let lines =
+            svg.lines().filter(|line| line.contains(&format!("class=\"{class}")) && (attribute(line, "x") > 530.0) == right);
         lines.map(|line| attribute(line, "width") / 10.0).sum()
     };
     let (packed, padded) = (counted(&shards, View::Packed, seq_len), counted(&shards, View::Padded, seq_len));
