@@ -1,7 +1,12 @@
 //! The pages under `learn/` show what their command prints, to the last digit.
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// The blocks of a page that are fenced as `text`.
 fn blocks(page: &str) -> Vec<&str> {
@@ -59,6 +64,75 @@ fn a_kernel_without_a_gpu_shows_what_its_commands_print() {
     let output = output.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
     assert_eq!(strangers(page, &output), Vec::<&str>::new());
     assert!(blocks(page).len() >= 7);
+}
+
+/// Runs the program in `dir`; what it prints.
+fn ferromind(dir: &Path, arguments: &[&str]) -> String {
+    let run = Command::new(env!("CARGO_BIN_EXE_ferromind")).args(arguments).current_dir(dir).output().unwrap();
+    assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).unwrap()
+}
+
+/// The experiment itself takes minutes: its commands are parsed, the frequencies are compared.
+#[test]
+fn longer_than_trained_shows_the_frequencies_and_commands_that_there_are() {
+    let (page, here) = (include_str!("../learn/03-longer-than-trained.md"), Path::new(env!("CARGO_MANIFEST_DIR")));
+    let commands = commands(page);
+    assert_eq!(commands.len(), 7);
+    for command in &commands {
+        let typed = command.iter().take_while(|word| *word != ">").map(String::as_str);
+        ferromind(here, &typed.chain(["--help"]).collect::<Vec<_>>());
+    }
+    assert_eq!(commands[0], ["learn", "frequencies"]);
+    assert_eq!(strangers(page, &ferromind(here, &["learn", "frequencies"])), Vec::<&str>::new());
+    assert_eq!(blocks(page).len(), 1);
+    let picture = commands.iter().flatten().find(|word| word.ends_with(".svg")).unwrap();
+    assert!(here.join(picture).is_file() && page.contains(&format!("({})", picture.strip_prefix("learn/").unwrap())), "{picture}");
+}
+
+/// The experiment of the page with a model, texts and lengths of a few seconds.
+#[test]
+fn yarn_reads_on_where_plain_frequencies_fail() {
+    let dir = TempDir::new().unwrap();
+    let said = |arguments: &str| ferromind(dir.path(), &arguments.split_whitespace().collect::<Vec<_>>());
+    let documents = |file: &str, arguments: &str| {
+        fs::write(dir.path().join(file), said(&format!("learn long-documents --stories 1 --tellings 6 {arguments}"))).unwrap();
+    };
+    documents("long.jsonl", "--count 120");
+    documents("held-out.jsonl", "--count 8 --seed 2");
+    said("tokenizer train --input long.jsonl --vocab-size 512 --out words");
+    said(
+        "pretrain --data-path long.jsonl --tokenizer words --cache-dir cache --out-dir run --max-seq-len 96 --rope-theta 10000 \
+         --max-position-embeddings 96 --hidden-size 64 --num-attention-heads 2 --num-key-value-heads 2 --num-hidden-layers 2 \
+         --intermediate-size 128 --batch-size 8 --max-steps 100 --epochs 100 --val-interval 0",
+    );
+    let figures = said("eval --model run --data held-out.jsonl --by-position 96 --picture picture.svg --json");
+    let figures: Value = serde_json::from_str(&figures).unwrap();
+    assert_eq!((&figures["trained_length"], &figures["max_seq_len"], &figures["factor"]), (&96.into(), &384.into(), &4.0.into()));
+    let loss = |scaling: usize, bucket: usize| figures["scalings"][scaling]["buckets"][bucket]["loss"].as_f64().unwrap();
+    let names: Vec<&Value> = figures["scalings"].as_array().unwrap().iter().map(|scaling| &scaling["scaling"]).collect();
+    assert_eq!(names, ["default", "linear", "yarn"]);
+    for bucket in 1..4 {
+        assert!(loss(2, bucket) < loss(0, bucket), "{figures}");
+    }
+    assert!(fs::read_to_string(dir.path().join("picture.svg")).unwrap().contains("trained length 96"));
+
+    let tokens = |arguments: &str| said(&format!("generate --model run --max-new-tokens 300 {arguments}")).len();
+    assert!(tokens("--rope-scaling yarn") > tokens(""), "without scaling the model's positions end at 96");
+    for (arguments, phrase) in [
+        ("generate --model run --rope-factor 2", "--rope-factor says nothing without --rope-scaling"),
+        ("generate --model run --rope-scaling yarn --rope-factor 0.5", "--rope-factor is 0.5"),
+        ("generate --model run --rope-scaling linear --original-max-position-embeddings 0", "at least 1"),
+        ("eval --model run --data held-out.jsonl --by-position 0", "at least 1"),
+        ("eval --model run --data held-out.jsonl --by-position 8 --rope-factor 40", "no document has 3840 tokens"),
+        ("eval --model run --data held-out.jsonl --by-position 8 --max-seq-len 385", "max-seq-len is 385"),
+        ("eval --model run --data held-out.jsonl --picture a.svg", "--by-position"),
+    ] {
+        let run =
+            Command::new(env!("CARGO_BIN_EXE_ferromind")).args(arguments.split(' ')).current_dir(dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(!run.status.success() && said.contains(phrase) && !said.contains("panicked"), "{arguments}: {said}");
+    }
 }
 
 #[test]

@@ -8,13 +8,17 @@ use std::time::Instant;
 
 use clap::Args;
 use ferromind::data::Tokenizer;
-use ferromind::infer::evaluate::{ChoiceOptions, Progress, TextOptions, Window, multiple_choice, text_loss};
+use ferromind::infer::evaluate::{
+    Bucket, ChoiceOptions, Progress, TextOptions, Window, long_documents, loss_by_position, multiple_choice, positions_svg,
+    text_loss,
+};
 use ferromind::io::load_model;
 use ferromind::model::Model;
 use ferromind::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::rope::{self, Kind};
 use super::say;
 
 #[derive(Args)]
@@ -48,6 +52,13 @@ pub struct Flags {
     /// Count bad lines and go on, instead of stopping at the first
     #[arg(long, conflicts_with = "multiple_choice")]
     skip_bad_lines: bool,
+    /// The loss of each WIDTH positions apart, over documents as long as --rope-factor times the trained length (or --max-seq-len):
+    /// with the model's own frequencies, and scaled linearly and by YaRN, or as --rope-scaling says
+    #[arg(long, value_name = "WIDTH", requires = "data", conflicts_with_all = ["multiple_choice", "stride", "no_eos"])]
+    by_position: Option<usize>,
+    /// Draw perplexity over positions into this file, an SVG
+    #[arg(long, value_name = "FILE", requires = "by_position")]
+    picture: Option<PathBuf>,
     /// Write each question's log-likelihoods to this file, as JSON lines
     #[arg(long, conflicts_with = "data", value_name = "FILE")]
     log_samples: Option<PathBuf>,
@@ -57,6 +68,8 @@ pub struct Flags {
     /// Only the last line, which is JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rope: rope::Flags,
 }
 
 /// Scores, with a progress bar; the last line is JSON.
@@ -64,6 +77,11 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::use_threads(flags.num_workers)?;
     let model = load_model(&flags.model)?;
     let tokenizer = tokenizer(flags)?;
+    if let Some(width) = flags.by_position {
+        say!("{}", by_position(flags, model, &tokenizer, width)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let model = flags.rope.apply(model, &flags.model)?;
     let window = Window::new(model.config(), flags.max_seq_len, flags.stride)?;
     let screen = Screen::new(flags.limit);
     let mut figures = match &flags.multiple_choice {
@@ -144,6 +162,56 @@ fn answer(
         share("acc_norm", figures.acc_norm, figures.acc_norm_stderr);
     }
     Ok(with_speed(serde_json::to_value(figures)?, seconds, tok_s))
+}
+
+/// One model, read by its own frequencies and by scaled ones, side by side.
+fn by_position(flags: &Flags, model: Model, tokenizer: &Tokenizer, width: usize) -> anyhow::Result<Value> {
+    let stretch = flags.rope.stretch(&model, &flags.model)?;
+    let (original, positions) = (stretch.original, stretch.positions());
+    let len = flags.max_seq_len.unwrap_or(positions);
+    anyhow::ensure!(
+        (2..=positions).contains(&len),
+        "max-seq-len is {len}; it must lie in 2..={positions}, {original} times the factor"
+    );
+    let documents = long_documents(tokenizer, &flags.data, len, flags.limit, flags.skip_bad_lines)?;
+    let kinds = flags.rope.rope_scaling.map_or(vec![Kind::Linear, Kind::Yarn], |kind| vec![kind]);
+    let bar = ProgressBar::new((documents.sequences.len() * len * (1 + kinds.len())) as u64);
+    let (mut model, mut curves): (Model, Vec<(&str, Vec<Bucket>)>) = (stretch.unscaled(model)?, Vec::new());
+    for kind in [None].into_iter().chain(kinds.into_iter().map(Some)) {
+        let name = match kind {
+            None => "default",
+            Some(Kind::Linear) => "linear",
+            Some(Kind::Yarn) => "yarn",
+        };
+        if let Some(kind) = kind {
+            model = stretch.apply(model, kind)?;
+        }
+        let done = bar.position();
+        curves.push((name, loss_by_position(&model, &documents.sequences, width, &mut |tokens| bar.set_position(done + tokens))?));
+    }
+    bar.finish_and_clear();
+    if let Some(path) = &flags.picture {
+        let curves: Vec<(&str, &[Bucket])> = curves.iter().map(|(name, buckets)| (*name, buckets.as_slice())).collect();
+        std::fs::write(path, positions_svg(original, &curves)?).map_err(|e| Error::io(path, e))?;
+    }
+    if !flags.json {
+        let (long, shorter, factor) = (documents.sequences.len(), documents.shorter, stretch.factor);
+        say!(
+            "perplexity of {long} documents' first {len} tokens ({shorter} are shorter); trained length {original}, factor {factor}"
+        );
+        say!("{:>11}{}", "positions", curves.iter().map(|(name, _)| format!("{name:>10}")).collect::<String>());
+        let rows = curves.first().map_or(0, |(_, buckets)| buckets.len());
+        for row in 0..rows {
+            let buckets: Vec<&Bucket> = curves.iter().filter_map(|(_, buckets)| buckets.get(row)).collect();
+            let range = buckets.first().map_or(String::new(), |bucket| format!("{}–{}", bucket.from, bucket.to - 1));
+            say!("{range:>11}{}", buckets.iter().map(|bucket| format!("{:10.3}", bucket.perplexity)).collect::<String>());
+        }
+    }
+    let scalings: Vec<Value> = curves.iter().map(|(name, buckets)| json!({ "scaling": name, "buckets": buckets })).collect();
+    Ok(json!({
+        "scalings": scalings, "documents": documents.sequences.len(), "shorter": documents.shorter, "width": width,
+        "trained_length": original, "factor": stretch.factor, "max_seq_len": len, "model": flags.model,
+    }))
 }
 
 fn with_speed(mut figures: Value, seconds: f64, tok_s: f64) -> Value {

@@ -48,6 +48,8 @@ pub struct Flags {
     /// Threads; 0 takes one for each core
     #[arg(long, default_value_t = 0)]
     num_workers: usize,
+    #[command(flatten)]
+    rope: super::rope::Flags,
 }
 
 /// Streams the prompt and what the model writes after it.
@@ -57,7 +59,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         WeightType::Float32 => DType::F32,
         WeightType::Bfloat16 => DType::BF16,
     };
-    let model = load_model_as(&flags.model, dtype)?;
+    let model = flags.rope.apply(load_model_as(&flags.model, dtype)?, &flags.model)?;
     let tokenizer = Tokenizer::load(&flags.model)?;
     let mut prompt: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     prompt.extend(tokenizer.encode(&flags.prompt)?);

@@ -10,6 +10,7 @@ mod generate;
 mod lab;
 mod learn;
 mod pretrain;
+mod rope;
 mod tokenizer;
 
 use std::process::ExitCode;

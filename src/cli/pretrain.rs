@@ -87,6 +87,14 @@ pub struct Flags {
     #[arg(long, value_name = "SPEED", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     router_bias_speed: Option<f64>,
+    /// Base of the rotary frequencies [default: the preset's; tiny 1000000]
+    #[arg(long, help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_theta: Option<f64>,
+    /// Positions that the model has [default: the preset's; tiny 32768]
+    #[arg(long, help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_position_embeddings: Option<usize>,
     /// Probability of dropout [default: 0]
     #[arg(long, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,5 +5,6 @@ pub mod bench_generate;
 pub mod emulate;
 pub mod estimate;
 pub mod golden;
+pub mod long_context;
 pub mod one_token;
 pub mod stories;

@@ -14,7 +14,7 @@ use crate::ops::gated::gated;
 use crate::ops::linear::linear;
 use crate::ops::moe::{self, Routed, Routing, moe};
 use crate::ops::rmsnorm::{add_rmsnorm, rmsnorm};
-use crate::ops::rope::{Frequencies, RopeTable};
+use crate::ops::rope::{Frequencies, RopeScaling, RopeTable};
 use crate::ops::{add::add, weighted_sum::weighted_sum};
 use crate::params::{Layout, Params};
 use crate::rng::Philox;
@@ -135,6 +135,15 @@ impl Model {
     pub fn with_dropout(mut self, dropout: f64) -> Self {
         self.config.dropout = dropout;
         self
+    }
+
+    /// The same weights with other rotary angles, for up to `max_position_embeddings` positions: how a model is read beyond the length
+    /// that it was trained at.
+    ///
+    /// # Errors
+    /// A setting of the scaling that has no meaning; no positions.
+    pub fn with_rope_scaling(self, rope_scaling: RopeScaling, max_position_embeddings: usize) -> Result<Self> {
+        Self::new(ModelConfig { rope_scaling, max_position_embeddings, ..self.config }, self.params)
     }
 
     /// Its configuration.

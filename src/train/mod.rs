@@ -14,4 +14,5 @@ mod trainer;
 pub use observer::{Event, Observer, Summary};
 pub use options::{DecayScope, Options};
 pub use pretrain::pretrain;
+pub use state::read_options;
 pub use trainer::{StepReport, Trainer, flops_per_token};

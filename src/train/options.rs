@@ -59,6 +59,10 @@ pub struct Options {
     pub expert_weights: Option<WeightRule>,
     /// By how much each step moves the corrections that balance the experts without a loss, where the router has them (DeepSeek-V3).
     pub router_bias_speed: f64,
+    /// Base of the rotary frequencies; none: the preset's.
+    pub rope_theta: Option<f64>,
+    /// Positions that the model has; none: the preset's.
+    pub max_position_embeddings: Option<usize>,
     /// Probability of dropout.
     pub dropout: f64,
     /// How the parameters begin.
@@ -165,6 +169,8 @@ impl Options {
             use_moe: None,
             expert_weights: None,
             router_bias_speed: 1e-3,
+            rope_theta: None,
+            max_position_embeddings: None,
             dropout: 0.0,
             init: Init::Normal,
             init_std: 0.02,
@@ -297,10 +303,16 @@ impl Options {
             ("weight-decay", self.weight_decay, 0.0..f64::INFINITY),
             ("grad-clip", self.grad_clip, 0.0..f64::INFINITY),
         ];
-        match ranges.iter().find(|(_, value, range)| !range.contains(value)) {
-            Some((name, value, range)) => {
-                Err(Error::config(format!("{name} is {value}; it must lie in [{}, {})", range.start, range.end)))
-            }
+        if let Some((name, value, range)) = ranges.iter().find(|(_, value, range)| !range.contains(value)) {
+            return Err(Error::config(format!("{name} is {value}; it must lie in [{}, {})", range.start, range.end)));
+        }
+        if let Some(theta) = self.rope_theta.filter(|theta| !(theta.is_finite() && *theta > 1.0)) {
+            return Err(Error::config(format!("rope-theta is {theta}; it must be greater than 1")));
+        }
+        let given =
+            [("rope-theta", self.rope_theta.is_some()), ("max-position-embeddings", self.max_position_embeddings.is_some())];
+        match given.into_iter().find(|(_, given)| *given && self.from_weight != "none") {
+            Some((name, _)) => Err(Error::config(format!("{name} is that of the weights in {}; leave it out", self.from_weight))),
             None => Ok(()),
         }
     }
@@ -343,6 +355,8 @@ impl Options {
             AttentionConfig::Mla(_) => {}
         }
         config.intermediate_size = self.intermediate_size.unwrap_or(config.intermediate_size);
+        config.rope_theta = self.rope_theta.unwrap_or(config.rope_theta);
+        config.max_position_embeddings = self.max_position_embeddings.unwrap_or(config.max_position_embeddings);
         config.dropout = self.dropout;
         config = match self.use_moe {
             Some(1) if config.moe.is_none() => config.with_experts(),

@@ -105,8 +105,11 @@ pub(super) fn write_root(run_dir: &Path, config: &ModelConfig, tokenizer: &Token
     tokenizer.save(run_dir)
 }
 
-/// The settings that the run in `run_dir` began with; none where it was stopped before it wrote them.
-pub(super) fn read_options(run_dir: &Path) -> Result<Option<Options>> {
+/// The settings that the run in `run_dir` began with; none where it was stopped before it wrote them, or where there is no run.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Format`] of a `run.json` that cannot be read.
+pub fn read_options(run_dir: &Path) -> Result<Option<Options>> {
     let path = run_dir.join(OPTIONS);
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(&path, e.to_string())),

@@ -1,11 +1,15 @@
 //! Judging a model by the probability that it gives to text: [`text_loss`] of documents, [`multiple_choice`] among endings.
 //!
-//! Both come down to [`log_likelihoods`] of [`Sequence`]s. These are sorted by length and run in batches of about
+//! [`loss_by_position`] tells the first tokens of long documents from their later ones.
+//!
+//! All of it comes down to the log-likelihoods of the tokens of [`Sequence`]s. These are sorted by length and run in batches of about
 //! `BATCH_TOKENS` tokens, each sequence in a row of its own from position 0, so that its score does not depend on its
 //! neighbours; what fills up a shorter row stands behind it, where causal attention never looks. Logits exist `CHUNK` rows
 //! at a time, and only of tokens that count.
 
 mod choices;
+mod picture;
+mod position;
 mod text;
 
 #[cfg(test)]
@@ -16,6 +20,8 @@ use std::cmp::Reverse;
 use rayon::prelude::*;
 
 pub use choices::{Answer, ChoiceFigures, ChoiceOptions, multiple_choice};
+pub use picture::positions_svg;
+pub use position::{Bucket, LongDocuments, long_documents, loss_by_position};
 pub use text::{TextFigures, TextOptions, text_loss};
 
 use crate::cpu::vectorized;
@@ -122,17 +128,8 @@ pub struct Progress {
 /// # Errors
 /// [`Error::TokenId`] for a token that the model does not have, [`Error::NonFinite`] where a score is not finite.
 pub fn log_likelihoods(model: &Model, sequences: &[Sequence]) -> Result<Vec<f64>> {
-    let mut order: Vec<usize> = (0..sequences.len()).filter(|&i| sequences[i].scored() > 0).collect();
-    order.sort_by_key(|&i| Reverse(sequences[i].ids.len()));
     let mut scores = vec![0.0; sequences.len()];
-    let mut rest = order.as_slice();
-    while let Some(&longest) = rest.first() {
-        let rows = BATCH_TOKENS / sequences[longest].inputs().len();
-        let (batch, later) = rest.split_at(rows.clamp(1, rest.len()));
-        let scored = score(model, &batch.iter().map(|&i| &sequences[i]).collect::<Vec<_>>())?;
-        batch.iter().zip(scored).for_each(|(&i, score)| scores[i] = score);
-        rest = later;
-    }
+    each_token(model, sequences, &mut |sequence, _, nats| scores[sequence] += nats)?;
     match scores.iter().find(|score| !score.is_finite()) {
         Some(score) => {
             Err(Error::NonFinite(format!("the log-likelihood of a text is {score}: the model's weights are broken or too large")))
@@ -141,15 +138,32 @@ pub fn log_likelihoods(model: &Model, sequences: &[Sequence]) -> Result<Vec<f64>
     }
 }
 
+/// Hears the number of a sequence, t, and `ln p(ids[t] | ids[..t])` in nats.
+type Found<'a> = dyn FnMut(usize, usize, f64) + 'a;
+
+/// Scores each token that is to be scored, in an order of its own between sequences, from the left within one.
+fn each_token(model: &Model, sequences: &[Sequence], found: &mut Found<'_>) -> Result<()> {
+    let mut order: Vec<(usize, &Sequence)> = sequences.iter().enumerate().filter(|(_, sequence)| sequence.scored() > 0).collect();
+    order.sort_by_key(|(_, sequence)| Reverse(sequence.ids.len()));
+    let mut rest = order.as_slice();
+    while let Some((_, longest)) = rest.first() {
+        let rows = BATCH_TOKENS / longest.inputs().len();
+        let (batch, later) = rest.split_at(rows.clamp(1, rest.len()));
+        score(model, batch, found)?;
+        rest = later;
+    }
+    Ok(())
+}
+
 /// One batch, the longest sequence first.
-fn score(model: &Model, batch: &[&Sequence]) -> Result<Vec<f64>> {
+fn score(model: &Model, batch: &[(usize, &Sequence)], found: &mut Found<'_>) -> Result<()> {
     let vocab_size = model.config().vocab_size;
-    if let Some(&id) = batch.iter().flat_map(|sequence| &sequence.ids).find(|&&id| id as usize >= vocab_size) {
+    if let Some(&id) = batch.iter().flat_map(|(_, sequence)| &sequence.ids).find(|&&id| id as usize >= vocab_size) {
         return Err(Error::TokenId { id: id.into(), vocab_size });
     }
-    let seq_len = batch.first().map_or(0, |longest| longest.inputs().len());
+    let seq_len = batch.first().map_or(0, |(_, longest)| longest.inputs().len());
     let mut ids = vec![0; batch.len() * seq_len];
-    for (row, sequence) in ids.chunks_exact_mut(seq_len).zip(batch) {
+    for (row, (_, sequence)) in ids.chunks_exact_mut(seq_len).zip(batch) {
         row.iter_mut().zip(sequence.inputs()).for_each(|(slot, &id)| *slot = id as i32);
     }
     let tape = &mut Tape::inference();
@@ -159,12 +173,12 @@ fn score(model: &Model, batch: &[&Sequence]) -> Result<Vec<f64>> {
     let predictions: Vec<Prediction> = batch
         .iter()
         .enumerate()
-        .flat_map(|(row, sequence)| {
-            let target = move |t: usize| Prediction { row, from: row * seq_len + t - 1, target: sequence.ids[t] as usize };
+        .flat_map(|(row, &(number, sequence))| {
+            let target =
+                move |t: usize| Prediction { sequence: number, t, from: row * seq_len + t - 1, target: sequence.ids[t] as usize };
             (sequence.given..sequence.ids.len()).map(target)
         })
         .collect();
-    let mut scores = vec![0.0; batch.len()];
     for chunk in predictions.chunks(CHUNK) {
         let x = Tensor::build([chunk.len(), width], |x: &mut [f32]| {
             for (x, prediction) in x.chunks_exact_mut(width).zip(chunk) {
@@ -174,15 +188,17 @@ fn score(model: &Model, batch: &[&Sequence]) -> Result<Vec<f64>> {
         let logits = model.logits(tape, &x.into())?;
         let rows = logits.value().data::<f32>()?.par_chunks_exact(vocab_size);
         let nats: Vec<f64> = rows.zip(chunk).map(|(logits, p)| logits[p.target].f64() - log_sum_exp(logits)).collect();
-        chunk.iter().zip(nats).for_each(|(prediction, nats)| scores[prediction.row] += nats);
+        chunk.iter().zip(nats).for_each(|(prediction, nats)| found(prediction.sequence, prediction.t, nats));
     }
-    Ok(scores)
+    Ok(())
 }
 
 /// One scored token.
 struct Prediction {
-    /// The row of its sequence in the batch.
-    row: usize,
+    /// The number of its sequence.
+    sequence: usize,
+    /// Its place in the sequence.
+    t: usize,
     /// The hidden state that predicts it, counted over the batch.
     from: usize,
     target: usize,

@@ -240,3 +240,61 @@ fn bad_questions_are_named_by_file_and_line() {
     assert!(ask("", 12).unwrap_err().to_string().contains("no question found"));
     assert!(ask("\n \n", 12).unwrap_err().to_string().contains("no question found"));
 }
+
+#[test]
+fn buckets_of_positions_are_parts_of_the_whole() {
+    let model = model();
+    let sequences = [sequence(70, 1, 5), sequence(70, 1, 6), sequence(41, 1, 7)];
+    let mut heard = 0;
+    let buckets = loss_by_position(&model, &sequences, 32, &mut |tokens| heard = tokens).unwrap();
+    let ranges: Vec<_> = buckets.iter().map(|bucket| (bucket.from, bucket.to, bucket.tokens)).collect();
+    assert_eq!(ranges, [(0, 32, 3 * 31), (32, 64, 2 * 32 + 9), (64, 70, 2 * 6)]);
+    assert_eq!(heard, 181);
+    for bucket in &buckets {
+        let part = |sequence: &Sequence| Sequence::new(sequence.ids.iter().copied().take(bucket.to).collect(), bucket.from);
+        let parts: Vec<Sequence> = sequences.iter().map(part).filter(|part| part.scored() > 0).collect();
+        let nats: f64 = parts.iter().map(|part| -by_loss(&model, part)).sum();
+        assert_near(bucket.loss, nats / bucket.tokens as f64);
+        assert_near(bucket.perplexity, bucket.loss.exp());
+    }
+    assert!(loss_by_position(&model, &sequences, 0, &mut |_| {}).is_err());
+}
+
+#[test]
+fn long_documents_are_whole_beginnings_and_short_ones_are_counted() {
+    let (dir, tokenizer) = (TempDir::new().unwrap(), Tokenizer::bytes().unwrap());
+    // The last is read in several pieces.
+    let texts = ["short", &"just long ".repeat(10), &"one line among very many\n".repeat(200_000)];
+    let path = dir.path().join("texts.jsonl");
+    let lines: String = texts.iter().map(|text| format!("{}\n", serde_json::json!({ "text": text }))).collect();
+    fs::write(&path, lines).unwrap();
+    let ids = |text: &str| [vec![1], tokenizer.encode(text).unwrap(), vec![2]].concat();
+    for (len, long) in [(7, 3), (8, 2), (102, 2), (103, 1), (4_000_000, 1)] {
+        let found = long_documents(&tokenizer, &[&path], len, None, false).unwrap();
+        let expected = texts[3 - long..].iter().map(|text| Sequence::new(ids(text)[..len].to_vec(), 1));
+        assert_eq!((found.sequences, found.shorter), (expected.collect(), 3 - long as u64), "{len}");
+    }
+    assert_eq!(long_documents(&tokenizer, &[&path], 7, Some(2), false).unwrap().sequences.len(), 2);
+    let error = long_documents(&tokenizer, &[&path], 6_000_000, None, false).unwrap_err().to_string();
+    assert_eq!(error, "no document has 6000000 tokens; the longest has 5000002");
+}
+
+#[test]
+fn the_picture_shows_higher_perplexity_higher_and_where_training_ended() {
+    let buckets = |perplexity: [f64; 2]| {
+        let bucket =
+            |(i, perplexity): (usize, f64)| Bucket { from: 8 * i, to: 8 * i + 8, tokens: 8, loss: perplexity.ln(), perplexity };
+        perplexity.into_iter().enumerate().map(bucket).collect::<Vec<_>>()
+    };
+    let (worse, better) = (buckets([2.0, 300.0]), buckets([2.0, 3.0]));
+    let text = positions_svg(8, &[("default", &worse), ("yarn", &better)]).unwrap();
+    assert!(text.contains("trained length 8") && text.contains("default") && text.contains("yarn"));
+    let heights = |colour: &str| -> Vec<i32> {
+        let circles = text.lines().filter(|line| line.starts_with("<circle") && line.contains(colour));
+        circles.map(|line| line.split("cy=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()).collect()
+    };
+    let (worse, better) = (heights("#B7410E"), heights("#B88A1A"));
+    assert!(worse.len() == 2 && better.len() == 2 && worse[0] == better[0], "{text}");
+    assert!(worse[1] < better[1] && better[1] < better[0]);
+    assert!(positions_svg(8, &[]).is_err());
+}

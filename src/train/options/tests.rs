@@ -25,6 +25,8 @@ fn bad_settings_are_named() {
     assert!(error(json!({ "accumulation-steps": 0 })).contains("accumulation-steps must be at least 1"));
     assert!(error(json!({ "dropout": 1.5 })).contains("dropout is 1.5"));
     assert!(error(json!({ "use-moe": 2 })).contains("use-moe is 2"));
+    assert!(error(json!({ "rope-theta": 1.0 })).contains("rope-theta is 1"));
+    assert!(error(json!({ "rope-theta": 1e4, "from-weight": "run" })).contains("rope-theta is that of the weights in run"));
     let odd = Options::resolve(&[layer(json!({ "hidden-size": 100, "num-attention-heads": 8 }))]).unwrap();
     assert!(odd.model(100).unwrap_err().to_string().contains("must divide hidden-size 100"));
 }
@@ -48,4 +50,13 @@ fn published_sizes_can_be_reached_by_flags() {
 fn one_file_needs_no_list() {
     let options = Options::resolve(&[layer(json!({ "data-path": "corpus.jsonl" }))]).unwrap();
     assert_eq!(options.data_path, [PathBuf::from("corpus.jsonl")]);
+}
+
+#[test]
+fn positions_and_the_base_of_rotation_can_be_set() {
+    let changes = json!({ "rope-theta": 1e4, "max-position-embeddings": 512 });
+    for preset in ["tiny", "mla-26m"] {
+        let config = Options::resolve(&[layer(json!({ "preset": preset })), layer(changes.clone())]).unwrap().model(300).unwrap();
+        assert_eq!((config.rope_theta, config.max_position_embeddings), (1e4, 512));
+    }
 }
