@@ -127,7 +127,7 @@ fn figures_follow_from_the_sum() {
 #[test]
 fn groups_of_batches_lose_nothing_and_the_limit_is_one_of_documents() {
     let text = "the same story again, and again the same ".repeat(8);
-    let once = loss_of(&[text.clone()], &options(window(512, 256)));
+    let once = loss_of(std::slice::from_ref(&text), &options(window(512, 256)));
     let many = vec![text; GATHERED_TOKENS / 300];
     let all = loss_of(&many, &options(window(512, 256)));
     assert!(all.tokens as usize > GATHERED_TOKENS);
