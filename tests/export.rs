@@ -88,7 +88,8 @@ fn weights_that_do_not_fit_the_configuration_are_named() {
     let path = dir.path().join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
     let norm = "model.layers.1.input_layernorm.weight";
-    let fails = |change: &dyn Fn(&str, TensorView<'static>) -> Vec<(String, TensorView<'static>)>, phrases: &[&str]| {
+    type Change<'a> = &'a dyn Fn(&str, TensorView<'static>) -> Vec<(String, TensorView<'static>)>;
+    let fails = |change: Change, phrases: &[&str]| {
         let bytes: &'static [u8] = bytes.clone().leak();
         let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
         let changed = tensors.tensors().into_iter().flat_map(|(name, view)| match name == norm {

@@ -1,6 +1,6 @@
 //! Streams documents out of text files, whatever their size, in memory that does not grow with the file.
 //!
-//! **Which files.** Paths, patterns and directories, by the rule of [`files`](super::files). A file that is packed by gzip or
+//! **Which files.** Paths, patterns and directories, by the rule of [`super::files`]. A file that is packed by gzip or
 //! zstd is unpacked as it is read; all that follows holds for what is in it.
 //!
 //! **Which format.** `.jsonl` and `.ndjson` are JSON lines, `.txt` is plain text, `.gz` and `.zst` behind them left aside. Of any

@@ -21,8 +21,8 @@ pub fn read_model_config(dir: impl AsRef<Path>) -> Result<ModelConfig> {
 /// A model from a directory that holds `config.json` and weights: `model.safetensors`, or several files and their index.
 ///
 /// Every parameter of the configuration must be there under its public name and shape, in f32, bf16 or f16, experts one by one
-/// or fused; a tensor that the model has no place for is an error too, but for a tied head written twice and what
-/// [the decoder does not need](needless).
+/// or fused; a tensor that the model has no place for is an error too, but for a tied head written twice, rotary
+/// frequencies, and DeepSeek-V3's modules for further tokens.
 ///
 /// The files are mapped, converted on all cores straight into the place of the parameters, and given back piece by piece: the
 /// most memory that this takes is that of the parameters.
