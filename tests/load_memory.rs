@@ -34,7 +34,10 @@ fn write_model(dir: &Path, config: &ModelConfig, dtype: &str, size: usize) {
     for file in 0.. {
         let name = format!("part-{file}.safetensors");
         let (mut header, mut end, mut taken) = (Map::new(), 0, 0);
-        for entry in entries.iter().take_while(|_| end < 32 << 20) {
+        for entry in entries {
+            if end >= 32 << 20 {
+                break;
+            }
             let from = end;
             (end, taken) = (end + size * entry.shape.elements(), taken + 1);
             header.insert(entry.name.clone(), json!({ "dtype": dtype, "shape": entry.shape.dims(), "data_offsets": [from, end] }));
