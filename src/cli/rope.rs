@@ -22,6 +22,7 @@ pub enum Kind {
 
 #[derive(Args)]
 #[command(next_help_heading = "Beyond the trained length")]
+#[group(id = "rope")]
 pub struct Flags {
     /// Rotary frequencies for texts longer than those of training
     #[arg(long, value_name = "KIND")]

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use safetensors::tensor::TensorInfo;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::float_type::{FloatType, Weight, from_le};
 use super::mmap::Mmap;
@@ -37,33 +37,17 @@ impl WeightsFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let map = Mmap::open(&path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::format(&path, format!("not a safetensors file, or one that was cut short: {e}")))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| match e {
+            SafeTensorError::MetadataIncompleteBuffer => wrong_length(&path, &map),
+            e => Error::format(&path, format!("not a safetensors file, or one that was cut short: {e}")),
+        })?;
         let start = size_of::<u64>() + header;
         let place = |info: &TensorInfo| {
             let (from, to) = info.data_offsets;
             Place { dtype: info.dtype, shape: Shape::from(info.shape.as_slice()), bytes: start + from..start + to }
         };
-        let tensors: HashMap<_, _> = metadata.tensors().into_iter().map(|(name, info)| (name, place(info))).collect();
-        let file = Self { path, map, tensors };
-        file.expect_whole(start + metadata.data_len())?;
-        Ok(file)
-    }
-
-    /// An error unless the file is as long as its header says.
-    fn expect_whole(&self, described: usize) -> Result<()> {
-        let length = self.map.len();
-        if length > described {
-            return Err(Error::format(&self.path, format!("has {length} bytes, its header describes {described}")));
-        }
-        let cut = self.tensors.iter().filter(|(_, place)| place.bytes.end > length).min_by_key(|(_, place)| place.bytes.start);
-        match cut {
-            Some((name, place)) => Err(Error::format(
-                &self.path,
-                format!("cut short: {length} bytes of {described}; the tensor `{name}` ends at byte {}", place.bytes.end),
-            )),
-            None => Ok(()),
-        }
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, place(info))).collect();
+        Ok(Self { path, map, tensors })
     }
 
     /// Where it lies.
@@ -163,6 +147,26 @@ impl WeightsFile {
             other => return Err(self.error(format!("the tensor `{name}` has dtype {other:?}, expected I32 or I64"))),
         }
         Ok((shape.clone(), values))
+    }
+}
+
+/// What is wrong with a file whose header is one, but describes another length.
+fn wrong_length(path: &Path, bytes: &[u8]) -> Error {
+    let header = bytes.split_first_chunk().and_then(|(size, rest)| rest.get(..usize::try_from(u64::from_le_bytes(*size)).ok()?));
+    let Some(metadata) = header.and_then(|header| serde_json::from_slice::<Metadata>(header).ok()) else {
+        return Error::format(path, "not a safetensors file: its header cannot be read");
+    };
+    let start = size_of::<u64>() + header.map_or(0, <[u8]>::len);
+    let (length, described) = (bytes.len(), start + metadata.data_len());
+    if length > described {
+        return Error::format(path, format!("has {length} bytes, its header describes {described}"));
+    }
+    let ends = metadata.tensors().into_iter().map(|(name, info)| (start + info.data_offsets.1, name));
+    match ends.filter(|(end, _)| *end > length).min() {
+        Some((end, name)) => {
+            Error::format(path, format!("cut short: {length} bytes of {described}; the tensor `{name}` ends at byte {end}"))
+        }
+        None => Error::format(path, format!("cut short: {length} bytes of {described}")),
     }
 }
 
