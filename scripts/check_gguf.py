@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a GGUF file with the public `gguf` package and compares it with the model directory that it was written from.
 
-    pip install gguf safetensors torch
+    pip install gguf safetensors torch            with --logits also transformers accelerate
     python scripts/check_gguf.py MODEL_DIR FILE.gguf [--logits]
 
 Every tensor is dequantised by the package and compared with the one of the directory; every token with tokenizer.json. With --logits,
