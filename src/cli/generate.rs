@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use ferromind::cpu::awake;
 use ferromind::data::Tokenizer;
-use ferromind::infer::{Generation, Sampling};
+use ferromind::infer::{Defaults, Generation, Sampling};
 use ferromind::io::load_model_as;
 use ferromind::tensor::DType;
 
@@ -24,21 +24,21 @@ pub struct Flags {
     /// Tokens to write at most; the text may end before
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
-    /// 0 takes the likeliest token each time (greedy); higher is more varied
-    #[arg(long, default_value_t = Sampling::default().temperature)]
-    temperature: f64,
-    /// Only the k likeliest tokens; 0 is off
-    #[arg(long, default_value_t = Sampling::default().top_k)]
-    top_k: usize,
-    /// Only the likeliest tokens up to this share of the probability; 1 is off
-    #[arg(long, default_value_t = Sampling::default().top_p)]
-    top_p: f64,
-    /// Only tokens at least this share as likely as the likeliest; 0 is off
-    #[arg(long, default_value_t = Sampling::default().min_p)]
-    min_p: f64,
-    /// Makes tokens that were seen less likely; 1 is off
-    #[arg(long, default_value_t = Sampling::default().repetition_penalty)]
-    repetition_penalty: f64,
+    /// 0 takes the likeliest token each time (greedy); higher is more varied [default: the model's generation_config.json, else 0.85]
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Only the k likeliest tokens; 0 is off [default: the model's, else 0]
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Only the likeliest tokens up to this share of the probability; 1 is off [default: the model's, else 0.85]
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Only tokens at least this share as likely as the likeliest; 0 is off [default: the model's, else 0]
+    #[arg(long)]
+    min_p: Option<f64>,
+    /// Makes tokens that were seen less likely; 1 is off [default: the model's, else 1]
+    #[arg(long)]
+    repetition_penalty: Option<f64>,
     /// One seed, one text
     #[arg(long, default_value_t = Sampling::default().seed)]
     seed: u64,
@@ -63,15 +63,16 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let tokenizer = Tokenizer::load(&flags.model)?;
     let mut prompt: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     prompt.extend(tokenizer.encode(&flags.prompt)?);
+    let Defaults { sampling: default, end_tokens } = Defaults::read(&flags.model, model.config())?;
     let sampling = Sampling {
-        repetition_penalty: flags.repetition_penalty,
-        temperature: flags.temperature,
-        top_k: flags.top_k,
-        top_p: flags.top_p,
-        min_p: flags.min_p,
+        repetition_penalty: flags.repetition_penalty.unwrap_or(default.repetition_penalty),
+        temperature: flags.temperature.unwrap_or(default.temperature),
+        top_k: flags.top_k.unwrap_or(default.top_k),
+        top_p: flags.top_p.unwrap_or(default.top_p),
+        min_p: flags.min_p.unwrap_or(default.min_p),
         seed: flags.seed,
     };
-    let generation = Generation::new(&model, &prompt, sampling, flags.max_new_tokens)?;
+    let generation = Generation::new(&model, &prompt, sampling, flags.max_new_tokens)?.with_end_tokens(end_tokens);
     let mut stream = tokenizer.decode_stream(true);
     if !super::print_streamed(&flags.prompt)? {
         return Ok(ExitCode::SUCCESS);

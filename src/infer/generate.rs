@@ -20,10 +20,15 @@ impl<'a> Generation<'a> {
         Ok(Self { model, sequence: Sequence::new(model, prompt, sampling, max_new_tokens)? })
     }
 
-    /// The same, going on after an end-of-text token.
-    pub fn without_end(mut self) -> Self {
-        self.sequence.end_token = None;
+    /// The same, ending after any of these tokens instead of the configuration's.
+    pub fn with_end_tokens(mut self, end_tokens: Vec<u32>) -> Self {
+        self.sequence.end_tokens = end_tokens;
         self
+    }
+
+    /// The same, going on after an end-of-text token.
+    pub fn without_end(self) -> Self {
+        self.with_end_tokens(Vec::new())
     }
 
     /// The prompt and what was generated so far.
@@ -71,7 +76,7 @@ impl<'a> BatchGeneration<'a> {
 
     /// The same, going on after end-of-text tokens.
     pub fn without_end(mut self) -> Self {
-        self.sequences.iter_mut().for_each(|sequence| sequence.end_token = None);
+        self.sequences.iter_mut().for_each(|sequence| sequence.end_tokens.clear());
         self
     }
 

@@ -16,8 +16,8 @@ pub(super) struct Sequence {
     tokens: Vec<u32>,
     prompt_len: usize,
     end: usize,
-    /// Ends the sequence.
-    pub end_token: Option<u32>,
+    /// Each of them ends the sequence.
+    pub end_tokens: Vec<u32>,
     ended: bool,
 }
 
@@ -42,7 +42,7 @@ impl Sequence {
             tokens: prompt.to_vec(),
             prompt_len: prompt.len(),
             end,
-            end_token: config.eos_token_id,
+            end_tokens: config.eos_token_id.into_iter().collect(),
             ended: false,
         })
     }
@@ -73,7 +73,7 @@ impl Sequence {
     fn draw(&mut self, logits: &[f32]) -> Result<u32> {
         let id = self.sampler.sample(logits, &self.tokens)?;
         self.tokens.push(id);
-        self.ended = self.end_token == Some(id);
+        self.ended = self.end_tokens.contains(&id);
         Ok(id)
     }
 }
