@@ -104,7 +104,7 @@ fn yarn_reads_on_where_plain_frequencies_fail() {
     said(
         "pretrain --data-path long.jsonl --tokenizer words --cache-dir cache --out-dir run --max-seq-len 96 --rope-theta 10000 \
          --max-position-embeddings 96 --hidden-size 64 --num-attention-heads 2 --num-key-value-heads 2 --num-hidden-layers 2 \
-         --intermediate-size 128 --batch-size 8 --max-steps 100 --epochs 100 --val-interval 0",
+         --intermediate-size 128 --batch-size 8 --max-steps 300 --epochs 100 --val-interval 0",
     );
     let figures = said("eval --model run --data held-out.jsonl --by-position 96 --picture picture.svg --json");
     let figures: Value = serde_json::from_str(&figures).unwrap();
@@ -112,9 +112,11 @@ fn yarn_reads_on_where_plain_frequencies_fail() {
     let loss = |scaling: usize, bucket: usize| figures["scalings"][scaling]["buckets"][bucket]["loss"].as_f64().unwrap();
     let names: Vec<&Value> = figures["scalings"].as_array().unwrap().iter().map(|scaling| &scaling["scaling"]).collect();
     assert_eq!(names, ["default", "linear", "yarn"]);
-    for bucket in 1..4 {
-        assert!(loss(2, bucket) < loss(0, bucket), "{figures}");
+    assert!(loss(0, 0) < loss(2, 0), "within the trained length its own frequencies are the best: {figures}");
+    for bucket in [2, 3] {
+        assert!(loss(2, bucket) < loss(0, bucket) && loss(2, bucket) < loss(1, bucket), "{figures}");
     }
+    assert!(loss(0, 3) > loss(0, 0) + 0.3 && loss(2, 3) < loss(2, 0) + 0.15, "{figures}");
     assert!(fs::read_to_string(dir.path().join("picture.svg")).unwrap().contains("trained length 96"));
 
     let tokens = |arguments: &str| said(&format!("generate --model run --max-new-tokens 300 {arguments}")).len();
