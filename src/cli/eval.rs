@@ -18,7 +18,7 @@ use ferromind::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::rope::{self, Kind};
+use super::rope::{Kind, RopeFlags};
 use super::say;
 
 #[derive(Args)]
@@ -69,7 +69,7 @@ pub struct Flags {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    rope: rope::Flags,
+    rope: RopeFlags,
 }
 
 /// Scores, with a progress bar; the last line is JSON.

@@ -49,7 +49,7 @@ pub struct Flags {
     #[arg(long, default_value_t = 0)]
     num_workers: usize,
     #[command(flatten)]
-    rope: super::rope::Flags,
+    rope: super::rope::RopeFlags,
 }
 
 /// Streams the prompt and what the model writes after it.

@@ -22,8 +22,7 @@ pub enum Kind {
 
 #[derive(Args)]
 #[command(next_help_heading = "Beyond the trained length")]
-#[group(id = "rope")]
-pub struct Flags {
+pub struct RopeFlags {
     /// Rotary frequencies for texts longer than those of training
     #[arg(long, value_name = "KIND")]
     pub rope_scaling: Option<Kind>,
@@ -42,7 +41,7 @@ pub struct Stretch {
     pub original: usize,
 }
 
-impl Flags {
+impl RopeFlags {
     /// The model in `dir` as the flags want to read it.
     pub fn apply(&self, model: Model, dir: &Path) -> Result<Model> {
         match (self.rope_scaling, self.rope_factor, self.original_max_position_embeddings) {
