@@ -3,6 +3,7 @@
 //! The epoch counts everything that another block could wait for: stores, arrivals, exits. A worker whose blocks have all been
 //! proven to change nothing until the epoch changes sleeps here; when all workers sleep in one epoch, nothing will ever change it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -62,9 +63,10 @@ impl Progress {
         self.settle(&mut workers);
     }
 
-    /// The next cluster to start, in the launch's order.
-    pub(crate) fn take(&self) -> usize {
-        self.taken.fetch_add(1, Relaxed)
+    /// The next `count` clusters to start, in the launch's order.
+    pub(crate) fn take(&self, count: usize) -> Range<usize> {
+        let first = self.taken.fetch_add(count, Relaxed);
+        first..first + count
     }
 
     /// The current epoch; whatever was done in earlier ones can be seen.
