@@ -121,10 +121,11 @@ def config(tensors: dict[str, torch.Tensor], tied: bool, flags: argparse.Namespa
     if experts and third:
         result |= {"num_experts": experts, "moe_intermediate_size": result["intermediate_size"], "norm_topk_prob": True}
         result["num_experts_per_tok"] = sizes.assume("num_experts_per_tok", 1)
+        result["router_aux_loss_coef"] = sizes.assume("aux_loss", 5e-4)
     elif experts:
         shared = {name.split(".shared_experts.")[1].split(".")[0] for name in tensors if f"{layer}.mlp.shared_experts." in name}
         result |= {"n_routed_experts": experts, "n_shared_experts": len(shared), "scoring_func": "softmax", "seq_aux": True}
-        result |= {"aux_loss_alpha": 0.1, "norm_topk_prob": True}
+        result |= {"aux_loss_alpha": sizes.assume("aux_loss", 0.1), "norm_topk_prob": True}
         result["num_experts_per_tok"] = sizes.assume("num_experts_per_tok", 2)
     return result, sizes.assumed
 
@@ -139,6 +140,7 @@ def main():
     parser.add_argument("--max-position-embeddings", type=int, metavar="N")
     parser.add_argument("--rope-theta", type=float, metavar="X")
     parser.add_argument("--rms-norm-eps", type=float, metavar="X")
+    parser.add_argument("--aux-loss", type=float, metavar="X", help="weight of the loss that balances experts, for further training")
     flags = parser.parse_args()
     if (flags.out / "model.safetensors").exists():
         fail(f"{flags.out}/model.safetensors is there already")
