@@ -84,6 +84,7 @@ fn print(config: &ModelConfig, result: &Estimate, batch_size: usize, seq_len: us
         ("optimizer (two moments)", result.optimizer),
         ("activations", result.activations),
         ("at the peak besides", result.transient),
+        ("the program", result.program),
         ("together", result.training),
     ] {
         say!("  {name:<26}{}", mib(bytes));
