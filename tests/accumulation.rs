@@ -94,6 +94,34 @@ fn one_and_eight(config: ModelConfig) -> f64 {
     distance(&computed, &expected)
 }
 
+/// Each step moves a correction by the speed towards its load, of the right layer; weight decay, though it is on for all, never does.
+#[test]
+fn corrections_of_routers_follow_the_load_alone() {
+    const SPEED: f32 = 0.01;
+    let settings = json!({ "router-bias-speed": SPEED, "decay-scope": "all", "weight-decay": 0.5 });
+    let options = Options::resolve(&[settings.as_object().unwrap().clone()]).unwrap();
+    let config = ModelConfig::deepseek_v3(32, 3, VOCAB).with_experts();
+    let mut trainer = Trainer::new(Model::random(config, Init::Pytorch, 0.02, 3).unwrap(), &options);
+    let corrections = |trainer: &Trainer| -> Vec<Vec<f32>> {
+        let name = |layer: usize| format!("model.layers.{layer}.mlp.gate.e_score_correction_bias");
+        (1..3).map(|layer| trainer.model().params().get(&name(layer)).unwrap().data::<f32>().unwrap().to_vec()).collect()
+    };
+    let mut expected = vec![vec![0.0; 4]; 2];
+    assert_eq!(corrections(&trainer), expected);
+    for step in 1..=6 {
+        let counts = trainer.step(step, &[batch()], 1e-2).unwrap().expert_counts;
+        assert_eq!(counts.len(), 2);
+        for (expected, counts) in expected.iter_mut().flatten().zip(counts.iter().flatten()) {
+            let mean = 2 * ROWS * SEQ_LEN / 4;
+            *expected += SPEED * (mean.cmp(counts) as i8) as f32;
+        }
+        for (computed, expected) in corrections(&trainer).iter().flatten().zip(expected.iter().flatten()) {
+            assert!((computed - expected).abs() < 1e-6, "step {step}: {computed} and {expected}");
+        }
+    }
+    assert!(expected[0] != expected[1] && expected.iter().flatten().any(|&x| x != 0.0));
+}
+
 #[test]
 fn dense_and_sequence_balanced_models_get_the_same_gradient() {
     for config in [dense(), experts(AuxLoss::Sequence { alpha: 0.1 })] {

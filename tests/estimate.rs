@@ -22,6 +22,7 @@ fn training_takes_what_is_estimated() {
     let runs = [
         ("minimind2-26m", 2, 256),
         ("minimind2-26m", 1, 32),
+        ("tiny", 2, 512),
         ("minimind2-moe", 1, 128),
         ("mla-moe", 2, 200),
         ("mla-notes", 2, 256),

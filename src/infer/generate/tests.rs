@@ -50,6 +50,9 @@ fn a_sequence_that_ends_leaves_the_batch() {
     };
     let free: Vec<_> = prompts().iter().map(endless).collect();
     let end = free[1][3];
+    let several = Generation::new(&model, &prompts()[1], Sampling::greedy(), 12).unwrap().with_end_tokens(vec![u32::MAX, end]);
+    let first = free[1].iter().position(|&id| id == end).unwrap();
+    assert_eq!(several.map(|token| token.unwrap()).collect::<Vec<_>>(), free[1][..=first]);
     let config = ModelConfig { eos_token_id: Some(end), ..model.config().clone() };
     let model = Model::random(config, Init::Normal, 0.1, 7).unwrap();
     let mut batch = BatchGeneration::new(&model, &prompts(), Sampling::greedy(), 12).unwrap();
