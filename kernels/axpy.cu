@@ -16,5 +16,5 @@ extern "C" __global__ void axpy_bf16(bf16* y,          // [n]
                                      const bf16* x,    // [n]
                                      float a, long long n) {
     const long long i = thread_index();
-    if (i < n) y[i] = to_bf16(fmaf(a, to_float(x[i]), to_float(y[i])));
+    if (i < n) y[i] = from_float<bf16>(fmaf(a, to_float(x[i]), to_float(y[i])));
 }

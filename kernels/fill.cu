@@ -13,5 +13,5 @@ extern "C" __global__ void fill(float* x,       // [n]
 extern "C" __global__ void fill_bf16(bf16* x,   // [n]
                                      float value, long long n) {
     const long long i = thread_index();
-    if (i < n) x[i] = to_bf16(value);
+    if (i < n) x[i] = from_float<bf16>(value);
 }
