@@ -1,0 +1,157 @@
+// Linear map without bias, W as in a weights file.   x: [M, K]   w: [N, K]   y, dy: [M, N]   dx: [M, K]   dw: [N, K] in float
+//   y = x w^T (+ residual)      dx = dy w (+ residual)      dw = dy^T x, or dw += dy^T x
+// and the two products of a gated FFN with what surrounds them, w = gate rows, then up rows [2 I, K], silu(g) = g / (1 + e^-g):
+//   g, u = x w^T, h = silu(g) u      dh = dy w_down, dg = dh u (p + g p (1 - p)), du = dh g p, p = 1 / (1 + e^-g)
+// Saved for backward: x, w;  the gated form: g and u.
+//
+// 2 M N K operations a product.  Bound by the tensor cores where N and K are large; at K = 512 each element of y costs as much time in
+// memory as in arithmetic, so that what can be done on the way (residual, activation and its gradient) is done before y leaves the
+// registers.  One tile loop (matmul_tile.cuh) serves the three layouts.
+// dw has few tiles and a long sum over M: `splits` blocks share each tile, each with its own part of M, and leave partial
+// sums, which matmul_add_partials adds in the order of the splits: the bits never depend on scheduling.
+//
+// Sectors of 32 bytes that a product asks for, with R x C tiles and s bytes an element: each operand is read once for every tile across
+// it,  (A: M K s C + B: N K s R) / 32  for y and likewise for the others, and what is stored or added, once.
+#include "matmul_rows.cuh"
+
+// Tiles of C are taken in groups of so many rows, column by column, so that the blocks that run together share their operands in L2.
+constexpr int GROUP = 8;
+
+// The `index`-th tile of [rows, columns] in tiles of TILE_M x `width`.
+__device__ __forceinline__ Tile tile_at(int index, int rows, int columns, int width) {
+    const int down = ceil_div(rows, TILE_M), across = ceil_div(columns, width);
+    const int group = index / (GROUP * across), within = index % (GROUP * across);
+    const int height = min(down - group * GROUP, GROUP);  // the last group may be lower
+    return {(group * GROUP + within % height) * TILE_M, within / height * width};
+}
+
+// y = x w^T (+ residual).
+template <typename T>
+__device__ __forceinline__ void forward(T* y, const element* x, const element* w, const T* residual, int M, int N, int K, int y_pitch,
+                                        int x_pitch, int residual_pitch) {
+    const Tile tile = tile_at(blockIdx.x, M, N, TILE_N);
+    Accumulators acc = {};
+    tile_product<true, true>(acc, {x, M, K, x_pitch}, {w, N, K, K}, tile);
+    store_tile(acc, tile, y, residual, M, N, y_pitch, residual_pitch);
+}
+
+// launch: grid ceil_div(M, TILE_M) * ceil_div(N, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
+    matmul_forward(element* y,               // [M, N], rows y_pitch apart
+                   const element* x,         // [M, K], rows x_pitch apart
+                   const element* w,         // [N, K]
+                   const element* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
+                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
+    forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch);
+}
+
+// The same to float: logits, and a residual stream in float.
+// launch: grid ceil_div(M, TILE_M) * ceil_div(N, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
+    matmul_forward_to_float(float* y,               // [M, N], rows y_pitch apart
+                            const element* x,       // [M, K], rows x_pitch apart
+                            const element* w,       // [N, K]
+                            const float* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
+                            int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
+    forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch);
+}
+
+// A block owns TILE_N / 2 gates and the ups that belong to them.
+// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N / 2), block THREADS, shared TILE_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
+    matmul_swiglu_forward(element* h,        // [M, I]
+                          element* gate_up,  // [M, 2 I]: g, then u
+                          const element* x,  // [M, K], rows x_pitch apart
+                          const element* w,  // [2 I, K]
+                          int M, int I, int K, int x_pitch) {
+    const Tile tile = tile_at(blockIdx.x, M, I, TILE_N / 2);
+    Accumulators acc = {};
+    tile_product<true, true, true>(acc, {x, M, K, x_pitch}, {w, I, K, K}, tile, (long long)I * K);
+    store_swiglu(acc, tile, h, gate_up, M, I);
+}
+
+// launch: grid ceil_div(M, TILE_M) * ceil_div(K, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
+    matmul_backward_input(element* dx,              // [M, K], rows dx_pitch apart
+                          const element* dy,        // [M, N], rows dy_pitch apart
+                          const element* w,         // [N, K]
+                          const element* residual,  // [M, K], rows residual_pitch apart; may be dx; null: nothing is added
+                          int M, int N, int K, int dx_pitch, int dy_pitch, int residual_pitch) {
+    const Tile tile = tile_at(blockIdx.x, M, K, TILE_N);
+    Accumulators acc = {};
+    tile_product<true, false>(acc, {dy, M, N, dy_pitch}, {w, N, K, K}, tile);
+    store_tile(acc, tile, dx, residual, M, K, dx_pitch, residual_pitch);
+}
+
+// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
+    matmul_swiglu_backward(element* d_gate_up,      // [M, 2 I]: dg, then du
+                           const element* dy,       // [M, N], rows dy_pitch apart
+                           const element* w,        // [N, I]
+                           const element* gate_up,  // [M, 2 I]
+                           int M, int N, int I, int dy_pitch) {
+    const Tile tile = tile_at(blockIdx.x, M, I, TILE_N);
+    Accumulators acc = {};
+    tile_product<true, false>(acc, {dy, M, N, dy_pitch}, {w, N, I, I}, tile);
+    store_swiglu_gradient(acc, tile, d_gate_up, gate_up, M, I);
+}
+
+// With splits = 1 the sums go to dw, else split s leaves its own in partial[s].
+// launch: grid ceil_div(N, TILE_M) * ceil_div(K, TILE_N) * splits, block THREADS, shared TILE_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
+    matmul_backward_weight(float* dw,          // [N, K]; not touched where splits > 1
+                           float* partial,     // [splits, N, K]; not touched where splits = 1
+                           const element* dy,  // [M, N], rows dy_pitch apart
+                           const element* x,   // [M, K], rows x_pitch apart
+                           int M, int N, int K, int dy_pitch, int x_pitch, int splits,
+                           int accumulate) {  // 1: dw += dy^T x, 0: dw = dy^T x
+    // The blocks of a split are neighbours, for they read the same rows.
+    const int tiles = ceil_div(N, TILE_M) * ceil_div(K, TILE_N);
+    const int split = blockIdx.x / tiles;
+    const Tile tile = tile_at(blockIdx.x % tiles, N, K, TILE_N);
+    const int share = ceil_div(ceil_div(M, STEP), splits) * STEP;
+    const int begin = min(split * share, M), rows = min(share, M - begin);
+    Accumulators acc = {};
+    tile_product<false, false>(acc, {dy + (long long)begin * dy_pitch, rows, N, dy_pitch},
+                               {x + (long long)begin * x_pitch, rows, K, x_pitch}, tile);
+    float* const to = splits == 1 ? dw : partial + (long long)split * N * K;
+    store_tile(acc, tile, to, splits == 1 && accumulate ? to : nullptr, N, K, K, K);
+}
+
+constexpr int ADD_THREADS = 256;
+
+// dw = the sum of the partial sums, in the order of the splits, or dw += that.
+// launch: grid ceil_div(count, ADD_THREADS * 4), block ADD_THREADS, registers 40
+extern "C" __global__ void __launch_bounds__(ADD_THREADS)
+    matmul_add_partials(float* dw,             // [count]
+                        const float* partial,  // [splits, count]
+                        int count, int splits, int accumulate) {
+    const long long first = thread_index() * 4;
+    const int here = (int)min(count - first, 4LL);
+    if (here <= 0) return;
+    const bool whole = count % 4 == 0;  // or else the rows of partial begin anywhere
+    auto load = [&](const float* from) {
+        Vector<float> v = {};
+        if (whole) return load_vector(from);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < here) v.at[i] = from[i];
+        return v;
+    };
+    Vector<float> sum = load(partial + first);
+#pragma unroll 4
+    for (int split = 1; split < splits; split++) {
+        const Vector<float> part = load(partial + (long long)split * count + first);
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum.at[i] += part.at[i];
+    }
+    if (accumulate) {
+        const Vector<float> before = load(dw + first);
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum.at[i] += before.at[i];
+    }
+    if (whole) return store_vector(dw + first, sum);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (i < here) dw[first + i] = sum.at[i];
+}
