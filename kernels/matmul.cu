@@ -14,50 +14,41 @@
 // it,  (A: M K s C + B: N K s R) / 32  for y and likewise for the others, and what is stored or added, once.
 #include "matmul_rows.cuh"
 
-// Tiles of C are taken in groups of so many rows, column by column, so that the blocks that run together share their operands in L2.
-constexpr int GROUP = 8;
-
-// The `index`-th tile of [rows, columns] in tiles of TILE_M x `width`.
-__device__ __forceinline__ Tile tile_at(int index, int rows, int columns, int width) {
-    const int down = ceil_div(rows, TILE_M), across = ceil_div(columns, width);
-    const int group = index / (GROUP * across), within = index % (GROUP * across);
-    const int height = min(down - group * GROUP, GROUP);  // the last group may be lower
-    return {(group * GROUP + within % height) * TILE_M, within / height * width};
-}
-
 // y = x w^T (+ residual).
 template <typename T>
 __device__ __forceinline__ void forward(T* y, const element* x, const element* w, const T* residual, int M, int N, int K, int y_pitch,
-                                        int x_pitch, int residual_pitch) {
+                                        int x_pitch, int residual_pitch, bool add) {
     const Tile tile = tile_at(blockIdx.x, M, N, TILE_N);
     Accumulators acc = {};
     tile_product<true, true>(acc, {x, M, K, x_pitch}, {w, N, K, K}, tile);
-    store_tile(acc, tile, y, residual, M, N, y_pitch, residual_pitch);
+    store_tile(acc, tile, y, residual, M, N, y_pitch, residual_pitch, add);
 }
 
-// launch: grid ceil_div(M, TILE_M) * ceil_div(N, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+// launch: grid ceil_div(M, TILE_M) * ceil_div(N, TILE_N), block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     matmul_forward(element* y,               // [M, N], rows y_pitch apart
                    const element* x,         // [M, K], rows x_pitch apart
                    const element* w,         // [N, K]
-                   const element* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
-                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
-    forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch);
+                   const element* residual,  // [M, N], rows residual_pitch apart; may be y
+                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch,
+                   int add) {  // 1: y = residual + x w^T, 0: y = x w^T
+    forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch, add);
 }
 
 // The same to float: logits, and a residual stream in float.
-// launch: grid ceil_div(M, TILE_M) * ceil_div(N, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+// launch: grid ceil_div(M, TILE_M) * ceil_div(N, TILE_N), block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     matmul_forward_to_float(float* y,               // [M, N], rows y_pitch apart
                             const element* x,       // [M, K], rows x_pitch apart
                             const element* w,       // [N, K]
-                            const float* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
-                            int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
-    forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch);
+                            const float* residual,  // [M, N], rows residual_pitch apart; may be y
+                            int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch,
+                            int add) {  // 1: y = residual + x w^T, 0: y = x w^T
+    forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch, add);
 }
 
 // A block owns TILE_N / 2 gates and the ups that belong to them.
-// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N / 2), block THREADS, shared TILE_BYTES, registers 255
+// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N / 2), block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     matmul_swiglu_forward(element* h,        // [M, I]
                           element* gate_up,  // [M, 2 I]: g, then u
@@ -70,20 +61,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     store_swiglu(acc, tile, h, gate_up, M, I);
 }
 
-// launch: grid ceil_div(M, TILE_M) * ceil_div(K, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+// launch: grid ceil_div(M, TILE_M) * ceil_div(K, TILE_N), block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     matmul_backward_input(element* dx,              // [M, K], rows dx_pitch apart
                           const element* dy,        // [M, N], rows dy_pitch apart
                           const element* w,         // [N, K]
-                          const element* residual,  // [M, K], rows residual_pitch apart; may be dx; null: nothing is added
-                          int M, int N, int K, int dx_pitch, int dy_pitch, int residual_pitch) {
+                          const element* residual,  // [M, K], rows residual_pitch apart; may be dx
+                          int M, int N, int K, int dx_pitch, int dy_pitch, int residual_pitch,
+                          int add) {  // 1: dx = residual + dy w, 0: dx = dy w
     const Tile tile = tile_at(blockIdx.x, M, K, TILE_N);
     Accumulators acc = {};
     tile_product<true, false>(acc, {dy, M, N, dy_pitch}, {w, N, K, K}, tile);
-    store_tile(acc, tile, dx, residual, M, K, dx_pitch, residual_pitch);
+    store_tile(acc, tile, dx, residual, M, K, dx_pitch, residual_pitch, add);
 }
 
-// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N), block THREADS, shared TILE_BYTES, registers 255
+// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N), block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     matmul_swiglu_backward(element* d_gate_up,      // [M, 2 I]: dg, then du
                            const element* dy,       // [M, N], rows dy_pitch apart
@@ -96,11 +88,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     store_swiglu_gradient(acc, tile, d_gate_up, gate_up, M, I);
 }
 
-// With splits = 1 the sums go to dw, else split s leaves its own in partial[s].
-// launch: grid ceil_div(N, TILE_M) * ceil_div(K, TILE_N) * splits, block THREADS, shared TILE_BYTES, registers 255
+// Split s sums over its part of M, with one split over all of it.
+// launch: grid ceil_div(N, TILE_M) * ceil_div(K, TILE_N) * splits, block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    matmul_backward_weight(float* dw,          // [N, K]; not touched where splits > 1
-                           float* partial,     // [splits, N, K]; not touched where splits = 1
+    matmul_backward_weight(float* dw,          // [splits, N, K]; of several splits partial sums
                            const element* dy,  // [M, N], rows dy_pitch apart
                            const element* x,   // [M, K], rows x_pitch apart
                            int M, int N, int K, int dy_pitch, int x_pitch, int splits,
@@ -114,8 +105,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     Accumulators acc = {};
     tile_product<false, false>(acc, {dy + (long long)begin * dy_pitch, rows, N, dy_pitch},
                                {x + (long long)begin * x_pitch, rows, K, x_pitch}, tile);
-    float* const to = splits == 1 ? dw : partial + (long long)split * N * K;
-    store_tile(acc, tile, to, splits == 1 && accumulate ? to : nullptr, N, K, K, K);
+    float* const to = dw + (long long)split * N * K;
+    store_tile(acc, tile, to, to, N, K, K, K, accumulate);
 }
 
 constexpr int ADD_THREADS = 256;

@@ -25,7 +25,7 @@
 #define TILE_N 128
 #endif
 #ifndef WARP_M
-#define WARP_M 64
+#define WARP_M (sizeof(element) == 4 ? 32 : 64)
 #endif
 #ifndef WARP_N
 #define WARP_N 64
@@ -44,6 +44,7 @@ constexpr int THREADS = TILE_M / WARP_M * WARPS_N * 32;
 constexpr int STAGE_BYTES = (TILE_M + TILE_N) * 128;
 constexpr int TILE_BYTES = STAGES * STAGE_BYTES;
 constexpr int BLOCKS_PER_SM = THREADS < 256 ? 256 / THREADS : 1;
+constexpr int REGISTERS = sizeof(element) == 4 ? 255 : WARP_M * WARP_N > 2048 ? 232 : 168;  // a thread's, at most
 
 extern __shared__ __align__(1024) u8 tile_memory[];
 
@@ -60,20 +61,21 @@ __device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / WARPS_N * 
 __device__ __forceinline__ int warp_column() { return threadIdx.x / 32 % WARPS_N * WARP_N; }
 
 // The first `count` elements of a unit to byte `to` of shared memory, zeros after them.
-__device__ __forceinline__ void copy_unit(u32 to, const element* from, int count) {
+__device__ __forceinline__ void copy_part(u32 to, const element* from, int count) {
     if (ALIGNED) {
         copy_async_16(shared_address(tile_memory) + to, from, count * (int)sizeof(element));
     } else {
         Vector<element> unit;
 #pragma unroll
         for (int i = 0; i < UNIT; i++) unit.at[i] = i < count ? from[i] : from_float<element>(0.0f);
-        *reinterpret_cast<Vector<element>*>(tile_memory + to) = unit;
+        store_vector(reinterpret_cast<element*>(tile_memory + to), unit);
     }
 }
 
 // One operand's way through shared memory.  TILE of its rows (ALONG_K) or columns belong to the block's tile, WIDTH of them to a warp.
-// PAIRED: the tile's upper half comes from further down the matrix (gate and up projections).
-template <int TILE, int WIDTH, bool ALONG_K, bool PAIRED = false>
+// PAIRED: the tile's upper half comes from further down the matrix (gate and up projections).  The four registers of a fragment are the
+// quarters of 16 x 16 in the order that lets mma take neighbours: IS_A: m before k, else k before n.
+template <bool IS_A, int TILE, int WIDTH, bool ALONG_K, bool PAIRED = false>
 struct Operand {
     static constexpr int ROWS = ALONG_K ? TILE : STEP;
     static constexpr int ROW_BYTES = ALONG_K ? 128 : TILE * (int)sizeof(element);
@@ -101,25 +103,39 @@ struct Operand {
         rows = matrix.rows - r;
         columns = matrix.columns - c;
         to = base + row * ROW_BYTES + ((unit ^ row % 8) * 16);
-        const int lane = threadIdx.x % 32;
-        const int fragment_row = ALONG_K ? first + lane % 16 : lane / 16 * 8 + lane % 8;
-        const int fragment_unit = ALONG_K ? lane / 16 : first / 8 + lane / 8 % 2;
+        // Lanes 8 q to 8 q + 7 point to the rows of quarter q: its upper half across k, or along it?
+        const int lane = threadIdx.x % 32, q = lane / 8, upper = IS_A ? q % 2 : q / 2, upper_k = IS_A ? q / 2 : q % 2;
+        const int fragment_row = (ALONG_K ? first + upper * 8 : upper_k * 8) + lane % 8;
+        const int fragment_unit = ALONG_K ? upper_k : first / 8 + upper;
         fragments = base + fragment_row * ROW_BYTES + ((fragment_unit ^ lane % 8) * 16);
     }
 
     // Starts copying the next slice to the stage that begins at byte `stage`.
     __device__ __forceinline__ void copy(u32 stage) {
-        const int inside = min(max(columns, 0), UNIT);  // elements of each unit
-        const element* unit = from;
-#pragma unroll
-        for (int r = 0; r < ROWS; r += PASS) {
-            if (PAIRED && r == HALF) unit = from + jump;
-            copy_unit(stage + (to ^ r % 8 * 16) + r * ROW_BYTES, unit, r % HALF < rows ? inside : 0);
-            unit += (long long)PASS * pitch;
+        if (ALIGNED && (columns <= 0 || columns >= UNIT)) {
+            const int present = columns > 0 ? rows : 0;
+            each_unit([&](int r, u32 at, const element* unit) {
+                copy_async_16_if(r < present, shared_address(tile_memory) + stage + at, unit);
+            });
+        } else {
+            const int inside = min(max(columns, 0), UNIT);
+            each_unit([&](int r, u32 at, const element* unit) { copy_part(stage + at, unit, r < rows ? inside : 0); });
         }
         from += ALONG_K ? STEP : (long long)STEP * pitch;
         if (ALONG_K) columns -= STEP;
         else rows -= STEP;
+    }
+
+    // Calls `visit(row from this thread's first, byte of the stage, unit)` for each unit of the slice that this thread copies.
+    template <typename Visit>
+    __device__ __forceinline__ void each_unit(Visit visit) const {
+        const element* unit = from;
+#pragma unroll
+        for (int r = 0; r < ROWS; r += PASS) {
+            if (PAIRED && r == HALF) unit = from + jump;
+            visit(r % HALF, (to ^ r % 8 * 16) + r * ROW_BYTES, unit);
+            unit += (long long)PASS * pitch;
+        }
     }
 
     // Rows or columns `i` on of the warp's, counted in the tile from `first`.
@@ -168,7 +184,7 @@ struct Multiply {
 #pragma unroll
                 for (int j = 0; j < WARP_N / 8; j++) {
                     const u32(&pair)[4] = fb[k / 16 % 2][j / 2];
-                    mma_m16n8k16<T>(acc[i][j], fa[k / 16 % 2][i], pair[j % 2], pair[j % 2 + 2]);
+                    mma_m16n8k16<T>(acc[i][j], fa[k / 16 % 2][i], pair[j % 2 * 2], pair[j % 2 * 2 + 1]);
                 }
         }
     }
@@ -203,12 +219,23 @@ struct Tile {
     int row, column;
 };
 
+// Tiles are taken in groups of so many rows, column by column, so that the blocks that run together share their operands in L2.
+constexpr int GROUP = 8;
+
+// The `index`-th tile of [rows, columns] in tiles of TILE_M x `width`.
+__device__ __forceinline__ Tile tile_at(int index, int rows, int columns, int width) {
+    const int down = ceil_div(rows, TILE_M), across = ceil_div(columns, width);
+    const int group = index / (GROUP * across), within = index % (GROUP * across);
+    const int height = min(down - group * GROUP, GROUP);  // the last group may be lower
+    return {(group * GROUP + within % height) * TILE_M, within / height * width};
+}
+
 // acc += A B for the block's tile, over all of k.  A_ALONG_K: a is [m, k] in memory, else [k, m]; B_ALONG_K: b is [n, k], else [k, n].
 // PAIRED: the upper half of the tile's columns are rows of b that lie `jump` elements further on; tile.column counts in one half.
 template <bool A_ALONG_K, bool B_ALONG_K, bool PAIRED = false>
 __device__ __forceinline__ void tile_product(Accumulators& acc, const Matrix& a, const Matrix& b, Tile tile, long long jump = 0) {
-    Operand<TILE_M, WARP_M, A_ALONG_K> left(a, tile.row, warp_row(), 0);
-    Operand<TILE_N, WARP_N, B_ALONG_K, PAIRED> right(b, tile.column, warp_column(), TILE_M * 128, jump);
+    Operand<true, TILE_M, WARP_M, A_ALONG_K> left(a, tile.row, warp_row(), 0);
+    Operand<false, TILE_N, WARP_N, B_ALONG_K, PAIRED> right(b, tile.column, warp_column(), TILE_M * 128, jump);
     const int slices = ceil_div(A_ALONG_K ? a.columns : a.rows, STEP);
     u32 filled = 0, stage = 0;
     auto copy = [&](int slice) {
