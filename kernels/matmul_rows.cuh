@@ -46,7 +46,7 @@ __device__ __forceinline__ void store_run(T* to, int columns, const Run& run) {
         exchange_in_quad(unit);
         if (t * 8 + 8 <= columns) {
             __stcg(reinterpret_cast<uint4*>(to + t * 8), make_uint4(unit[0], unit[1], unit[2], unit[3]));
-        } else {
+        } else if (t * 8 < columns) {
 #pragma unroll
             for (int i = 0; i < 8; i++)
                 if (t * 8 + i < columns) to[t * 8 + i] = T{(u16)(unit[i / 2] >> i % 2 * 16)};
@@ -80,7 +80,7 @@ __device__ __forceinline__ auto load_run(const T* from, int columns) {
         if (t * 8 + 8 <= columns) {
             const uint4 four = *reinterpret_cast<const uint4*>(from + t * 8);
             unit.at[0] = four.x, unit.at[1] = four.y, unit.at[2] = four.z, unit.at[3] = four.w;
-        } else {
+        } else if (t * 8 < columns) {
 #pragma unroll
             for (int i = 0; i < 8; i++)
                 if (t * 8 + i < columns) unit.at[i / 2] |= (u32)from[t * 8 + i].bits << i % 2 * 16;
