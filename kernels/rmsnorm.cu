@@ -22,6 +22,7 @@ constexpr int ROW_THREADS = VECTORS > 512 ? 256 : VECTORS > 256 ? 128 : VECTORS 
 constexpr int HELD = (VECTORS + ROW_THREADS - 1) / ROW_THREADS;  // accesses of a thread
 constexpr int THREADS = 256;
 constexpr int ROWS = THREADS / ROW_THREADS;  // rows of a block at a time
+constexpr int TURNS = 4;                     // times that a block does so in forward, with the weight in registers
 
 struct Part {
     element at[VECTOR];
@@ -98,45 +99,52 @@ template <bool RESIDUAL>
 __device__ __forceinline__ void forward(element* s, element* y, float* rstd, const element* x, const element* r, const element* w,
                                         int R, float eps) {
     __shared__ float scratch[THREADS / WARP];
-    const int lane = threadIdx.x % ROW_THREADS;
-    const int row = blockIdx.x * ROWS + threadIdx.x / ROW_THREADS;
-    const bool inside = row < R;  // threads outside stay for the sums
-    const size_t begin = (size_t)row * WIDTH;
-    Row mine;
-    float squares = 0.0f;
-    if (inside) {
-        mine.load(x + begin, lane);
-        if (RESIDUAL) {
-            Row other;
-            other.load(r + begin, lane);
-            // The sum as it is stored is what is normalised: backward sees the same numbers.
+    const int lane = threadIdx.x % ROW_THREADS, group = threadIdx.x / ROW_THREADS;
+    Row weight;
+    weight.load(w, lane);
+    // Rows are counted for the whole block, so that all threads meet at the barriers of the sums.
+    const int end = min(R, (int)(blockIdx.x + 1) * ROWS * TURNS);
+    for (int first = blockIdx.x * ROWS * TURNS; first < end; first += ROWS) {
+        const int row = first + group;
+        const bool inside = row < R;
+        const size_t begin = (size_t)row * WIDTH;
+        Row mine;
+        float squares = 0.0f;
+        if (inside) {
+            mine.load(x + begin, lane);
+            if (RESIDUAL) {
+                Row other;
+                other.load(r + begin, lane);
+                // The sum as it is stored is what is normalised: backward sees the same numbers.
+                for_each(lane, [&](int h, int i, int) {
+                    mine.part[h].at[i] = from_float<element>(to_float(mine.part[h].at[i]) + to_float(other.part[h].at[i]));
+                });
+            }
             for_each(lane, [&](int h, int i, int) {
-                mine.part[h].at[i] = from_float<element>(to_float(mine.part[h].at[i]) + to_float(other.part[h].at[i]));
+                squares = fmaf(to_float(mine.part[h].at[i]), to_float(mine.part[h].at[i]), squares);
             });
         }
-        for_each(lane, [&](int h, int i, int) { squares = fmaf(to_float(mine.part[h].at[i]), to_float(mine.part[h].at[i]), squares); });
-    }
-    squares = row_sum(squares, scratch);
-    if (!inside) return;
-    const float scale = 1.0f / sqrtf(squares * (1.0f / WIDTH) + eps);
-    if (lane == 0) rstd[row] = scale;
+        squares = row_sum(squares, scratch);
+        if (!inside) continue;
+        const float scale = 1.0f / sqrtf(squares * (1.0f / WIDTH) + eps);
+        if (lane == 0) rstd[row] = scale;
 #pragma unroll
-    for (int h = 0; h < HELD; h++) {
-        const int v = h * ROW_THREADS + lane;
-        if (v < VECTORS) {
-            if (RESIDUAL) Row::store_part(s + begin + v * VECTOR, mine.part[h]);
-            const Part weight = Row::load_part(w + v * VECTOR);
-            Part out;
+        for (int h = 0; h < HELD; h++) {
+            const int v = h * ROW_THREADS + lane;
+            if (v < VECTORS) {
+                if (RESIDUAL) Row::store_part(s + begin + v * VECTOR, mine.part[h]);
+                Part out;
 #pragma unroll
-            for (int i = 0; i < VECTOR; i++) {
-                out.at[i] = from_float<element>(to_float(weight.at[i]) * (to_float(mine.part[h].at[i]) * scale));
+                for (int i = 0; i < VECTOR; i++) {
+                    out.at[i] = from_float<element>(to_float(weight.part[h].at[i]) * (to_float(mine.part[h].at[i]) * scale));
+                }
+                Row::store_part(y + begin + v * VECTOR, out);
             }
-            Row::store_part(y + begin + v * VECTOR, out);
         }
     }
 }
 
-// launch: grid max(1, ceil_div(R, ROWS)), block THREADS, registers 64
+// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 80
 extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_forward(element* y,          // [R, WIDTH]
                                                                       float* rstd,         // [R]
                                                                       const element* x,    // [R, WIDTH]
@@ -145,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_forward(element* y
     forward<false>(nullptr, y, rstd, x, nullptr, w, R, eps);
 }
 
-// launch: grid max(1, ceil_div(R, ROWS)), block THREADS, registers 64
+// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 80
 extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_forward(element* s,          // [R, WIDTH] = x + r
                                                                           element* y,          // [R, WIDTH]
                                                                           float* rstd,         // [R]
@@ -155,6 +163,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_forward(elemen
                                                                           int R, float eps) {
     forward<true>(s, y, rstd, x, r, w, R, eps);
 }
+
+// Where a column's sum lies in partial: the first elements of all vectors, then the second ones, and so on, so that neighbouring
+// threads use neighbouring banks of shared memory.
+__device__ __forceinline__ int place(int column) { return column % VECTOR * VECTORS + column / VECTOR; }
 
 // Block b takes rows b * ROWS .. + ROWS, then those P * ROWS further, and so on.
 template <bool RESIDUAL>
@@ -207,19 +219,19 @@ __device__ __forceinline__ void backward(element* dx, float* partial, const elem
     if constexpr (ROWS > 1) {
         for (int turn = 0; turn < ROWS; turn++) {
             if (group == turn) {
-                for_each(lane, [&](int h, int i, int c) { sums[c] = turn == 0 ? dw[h][i] : sums[c] + dw[h][i]; });
+                for_each(lane, [&](int h, int i, int c) { sums[place(c)] = turn == 0 ? dw[h][i] : sums[place(c)] + dw[h][i]; });
             }
             __syncthreads();  // this turn's sums are there for the next
         }
-        for (int c = threadIdx.x; c < WIDTH; c += THREADS) partial[(size_t)blockIdx.x * WIDTH + c] = sums[c];
+        for (int at = threadIdx.x; at < WIDTH; at += THREADS) partial[(size_t)blockIdx.x * WIDTH + at] = sums[at];
     } else {
-        for_each(lane, [&](int h, int i, int c) { partial[(size_t)blockIdx.x * WIDTH + c] = dw[h][i]; });
+        for_each(lane, [&](int h, int i, int c) { partial[(size_t)blockIdx.x * WIDTH + place(c)] = dw[h][i]; });
     }
 }
 
 // launch: grid P, block THREADS, registers sizeof(element) * HELD > 16 ? 168 : 128
 extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_backward(element* dx,            // [R, WIDTH]
-                                                                       float* partial,         // [P, WIDTH]
+                                                                       float* partial,         // [P, WIDTH] as place() orders it
                                                                        const element* dy,      // [R, WIDTH]
                                                                        const element* s,       // [R, WIDTH] what was normalised
                                                                        const float* rstd,      // [R]
@@ -230,7 +242,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_backward(element* 
 
 // launch: grid P, block THREADS, registers sizeof(element) * HELD > 16 ? 168 : 128
 extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_backward(element* dx,          // [R, WIDTH] of x and of r
-                                                                           float* partial,       // [P, WIDTH]
+                                                                           float* partial,       // [P, WIDTH] as place() orders it
                                                                            const element* dy,    // [R, WIDTH]
                                                                            const element* ds,    // [R, WIDTH] reaches s directly
                                                                            const element* s,     // [R, WIDTH]
@@ -242,21 +254,22 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_backward(eleme
 
 constexpr int LANES = 32, SLICES = 8;
 
-// dw = (accumulate ? dw : 0) + the sum of the partials: SLICES warps each add every SLICES-th partial of 32 columns, then their sums.
+// dw = (accumulate ? dw : 0) + the sum of the partials: SLICES warps each add every SLICES-th partial in 32 places, then their sums.
 // launch: grid ceil_div(WIDTH, LANES), block (LANES, SLICES), registers 40
 extern "C" __global__ void __launch_bounds__(LANES * SLICES) rmsnorm_weight_gradient(float* dw,              // [WIDTH]
-                                                                                     const float* partial,   // [P, WIDTH]
+                                                                                     const float* partial,   // [P, WIDTH], see place()
                                                                                      int P, int accumulate) {
     __shared__ float sums[SLICES][LANES];
-    const int column = blockIdx.x * LANES + threadIdx.x;
+    const int at = blockIdx.x * LANES + threadIdx.x;
     float sum = 0.0f;
-    if (column < WIDTH) {
+    if (at < WIDTH) {
 #pragma unroll 4
-        for (int p = threadIdx.y; p < P; p += SLICES) sum += partial[(size_t)p * WIDTH + column];
+        for (int p = threadIdx.y; p < P; p += SLICES) sum += partial[(size_t)p * WIDTH + at];
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();  // every slice's sum is there
-    if (threadIdx.y > 0 || column >= WIDTH) return;
+    if (threadIdx.y > 0 || at >= WIDTH) return;
+    const int column = at % VECTORS * VECTOR + at / VECTORS;
     sum = accumulate ? dw[column] : 0.0f;
 #pragma unroll
     for (int slice = 0; slice < SLICES; slice++) sum += sums[slice][threadIdx.x];

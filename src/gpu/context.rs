@@ -1,6 +1,7 @@
 //! A device, the kernels that were compiled for it, and the stream that work goes to: what operations launch kernels by.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::kernels::plan::{Constants, Extents, Plan};
@@ -19,6 +20,7 @@ pub struct Context {
     stream: Stream,
     compiler: Arc<Compiler>,
     replacement: Option<Replacement>,
+    replaced: AtomicBool,
     loaded: Mutex<HashMap<Specialisation, Arc<LoadedFile>>>,
 }
 
@@ -127,7 +129,7 @@ impl Context {
     /// With this compiler, which contexts may share.
     pub fn with(device: Arc<dyn Device>, compiler: Arc<Compiler>) -> Result<Self> {
         let stream = device.stream()?;
-        Ok(Self { device, stream, compiler, replacement: None, loaded: Mutex::default() })
+        Ok(Self { device, stream, compiler, replacement: None, replaced: AtomicBool::new(false), loaded: Mutex::default() })
     }
 
     /// With kernels that stand in for ours of the same names.
@@ -151,7 +153,16 @@ impl Context {
     /// Arguments of mixed element types; a file that does not compile; a launch comment that has no value for these arguments; what
     /// the device cannot run.
     pub fn launch<C: Call>(&self, defines: Defines<'_>, call: &C) -> Result<()> {
-        let file = self.load(C::SOURCE, C::KERNEL, call.element()?, defines)?;
+        self.launch_compiled(call.element()?, defines, call)
+    }
+
+    /// The same for a kernel none of whose arguments has elements, though its file's layout depends on their type.
+    pub fn launch_for<C: Call>(&self, element: ElementType, defines: Defines<'_>, call: &C) -> Result<()> {
+        self.launch_compiled(Some(element), defines, call)
+    }
+
+    fn launch_compiled<C: Call>(&self, element: Option<ElementType>, defines: Defines<'_>, call: &C) -> Result<()> {
+        let file = self.load(C::SOURCE, C::KERNEL, element, defines)?;
         let loaded = file
             .kernels
             .iter()
@@ -163,6 +174,11 @@ impl Context {
             Error::device(format!("{}:{line}: kernel `{name}`: {message}", file.compiled.name))
         })?;
         self.device.launch(&self.stream, &loaded.kernel, &config, &call.arguments())
+    }
+
+    /// Whether a kernel of the replacement was needed, compiled or not.
+    pub fn used_replacement(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
     }
 
     /// Every file as it was compiled so far, with what its kernels need.
@@ -195,7 +211,10 @@ impl Context {
     ) -> Result<Arc<LoadedFile>> {
         let replacement = self.replacement.as_ref().filter(|replacement| replacement.kernels().any(|name| name == kernel));
         let source = match replacement {
-            Some(Replacement { name, text, .. }) => Source { name, text, headers: kernels::HEADERS },
+            Some(Replacement { name, text, .. }) => {
+                self.replaced.store(true, Ordering::Relaxed);
+                Source { name, text, headers: kernels::HEADERS }
+            }
             None => *source,
         };
         let element = element.map(|element| (ELEMENT.to_owned(), element.cuda_name().to_owned()));
