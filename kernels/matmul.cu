@@ -4,20 +4,20 @@
 //   g, u = x w^T, h = silu(g) u      dh = dy w_down, dg = dh u (p + g p (1 - p)), du = dh g p, p = 1 / (1 + e^-g)
 // Saved for backward: x, w;  the gated form: g and u.
 //
-// 2 M N K operations a product.  Bound by the tensor cores where N and K are large; at K = 512 each element of y costs as much time in
-// memory as in arithmetic, so that what can be done on the way (residual, activation and its gradient) is done before y leaves the
-// registers.  One tile loop (matmul_tile.cuh) serves the three layouts.
+// 2 M N K operations a product.  Bound by the tensor cores where N and K are large; at K = 512 an element of y costs as much time
+// in memory as in arithmetic, so that what can be done on the way (residual, activation and its gradient) is done before y leaves
+// the registers.  One tile loop (matmul_tile.cuh) serves the three layouts.
 // dw has few tiles and a long sum over M: `splits` blocks share each tile, each with its own part of M, and leave partial
 // sums, which matmul_add_partials adds in the order of the splits: the bits never depend on scheduling.
 //
-// Sectors of 32 bytes that a product asks for, with R x C tiles and s bytes an element: each operand is read once for every tile across
-// it,  (A: M K s C + B: N K s R) / 32  for y and likewise for the others, and what is stored or added, once.
+// Sectors of 32 bytes that a product asks for, with s bytes an element: x once for every column of tiles and w once for every row
+// of them, (M ceil_div(N, TILE_N) + N ceil_div(M, TILE_M)) K s / 32 for y and likewise for the others; the rest once.
 #include "matmul_rows.cuh"
 
 // y = x w^T (+ residual).
 template <typename T>
-__device__ __forceinline__ void forward(T* y, const element* x, const element* w, const T* residual, int M, int N, int K, int y_pitch,
-                                        int x_pitch, int residual_pitch, bool add) {
+__device__ __forceinline__ void forward(T* y, const element* x, const element* w, const T* residual, int M, int N, int K,
+                                        int y_pitch, int x_pitch, int residual_pitch, bool add) {
     const Tile tile = tile_at(blockIdx.x, M, N, TILE_N);
     Accumulators acc = {};
     tile_product<true, true>(acc, {x, M, K, x_pitch}, {w, N, K, K}, tile);

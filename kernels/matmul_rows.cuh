@@ -1,9 +1,9 @@
 // What follows the tile loop: a block's tile of C by runs of 32 columns, to and from memory.
 //
-// The four lanes of a quad hold a run of a row between them, lane t the pairs at columns 8 j + 2 t, j = 0 to 3.  16-bit elements travel
-// in units of 16 bytes: the lanes exchange their pairs, so that lane t has the 8 columns from 8 t on, and every sector moves once.
-// The exchange transposes 4 x 4 pairs and is its own inverse, so that what is loaded becomes pairs in the same way.  In float four
-// pairs fill a sector as they are.
+// The four lanes of a quad hold a run of a row between them, lane t the pairs at columns 8 j + 2 t, j = 0 to 3.  16-bit elements
+// travel in units of 16 bytes: the lanes exchange their pairs, so that lane t has the 8 columns from 8 t on, and every sector moves
+// once.  The exchange transposes 4 x 4 pairs and is its own inverse, so that what is loaded becomes pairs in the same way.  In
+// float four pairs fill a sector as they are.
 #pragma once
 
 #include "matmul_tile.cuh"
@@ -117,9 +117,9 @@ __device__ __forceinline__ Run to_run(Unit<T> unit) {
     return run;
 }
 
-// For every run that this warp holds of the tile, calls `load(row, column)`, then `store(row, column, run, what was loaded)`, both for
-// the runs of 16 rows together, so that their loads are under way at the same time. In a tile of PAIRS (see Operand) `run` is a pair of
-// runs, of the same columns of both halves. Every lane takes part.
+// For every run that this warp holds of the tile, calls `load(row, column)`, then `store(row, column, run, what was loaded)`, both
+// for the runs of 16 rows together, so that their loads are under way at the same time. In a tile of PAIRS (see Operand) `run` is a
+// pair of runs, of the same columns of both halves. Every lane takes part.
 template <bool PAIRS = false, typename Load, typename Store>
 __device__ __forceinline__ void for_each_run(const Accumulators& acc, Tile tile, Load load, Store store) {
     constexpr int COLUMNS = PAIRS ? WARP_N / 2 : WARP_N, RUNS = COLUMNS / 32;
@@ -158,8 +158,13 @@ __device__ __forceinline__ void store_tile(const Accumulators& acc, Tile tile, T
     auto store = [&](int row, int column, const Run& run) {
         store_run(y + (long long)row * y_pitch + column, inside(row, column), run);
     };
-    auto load = [&](int row, int column) { return load_run(residual + (long long)row * residual_pitch + column, inside(row, column)); };
-    if (!add) return for_each_run(acc, tile, load_nothing, [&](int row, int column, const Run& run, Nothing) { store(row, column, run); });
+    auto load = [&](int row, int column) {
+        return load_run(residual + (long long)row * residual_pitch + column, inside(row, column));
+    };
+    if (!add) {
+        for_each_run(acc, tile, load_nothing, [&](int row, int column, const Run& run, Nothing) { store(row, column, run); });
+        return;
+    }
     for_each_run(acc, tile, load, [&](int row, int column, Run run, const Loaded<T>& loaded) {
         const Run more = to_run(loaded);
 #pragma unroll
@@ -172,7 +177,8 @@ __device__ __forceinline__ void store_tile(const Accumulators& acc, Tile tile, T
 __device__ __forceinline__ float sigmoid(float g) { return __fdividef(1.0f, 1.0f + expf(-g)); }
 
 // Of a tile of PAIRS, gates and ups: h = g sigmoid(g) u to h [rows, width], and g, u to gate_up [rows, 2 width].
-__device__ __forceinline__ void store_swiglu(const Accumulators& acc, Tile tile, element* h, element* gate_up, int rows, int width) {
+__device__ __forceinline__ void store_swiglu(const Accumulators& acc, Tile tile, element* h, element* gate_up, int rows,
+                                             int width) {
     for_each_run<true>(acc, tile, load_nothing, [&](int row, int column, const RunPair& pair, Nothing) {
         const Run &g = pair.lower, &u = pair.upper;
         const int inside = row < rows ? width - column : 0;
@@ -186,9 +192,10 @@ __device__ __forceinline__ void store_swiglu(const Accumulators& acc, Tile tile,
     });
 }
 
-// acc is dh: with the saved g and u of gate_up [rows, 2 width],  dg = dh u (p + g p (1 - p)),  du = dh g p  to d_gate_up, laid out alike.
-__device__ __forceinline__ void store_swiglu_gradient(const Accumulators& acc, Tile tile, element* d_gate_up, const element* gate_up,
-                                                      int rows, int width) {
+// acc is dh: with the saved g and u of gate_up [rows, 2 width],  dg = dh u (p + g p (1 - p))  and  du = dh g p  to d_gate_up, laid
+// out alike.
+__device__ __forceinline__ void store_swiglu_gradient(const Accumulators& acc, Tile tile, element* d_gate_up,
+                                                      const element* gate_up, int rows, int width) {
     auto inside = [&](int row, int column) { return row < rows ? width - column : 0; };
     auto offset = [&](int row, int column) { return (long long)row * 2 * width + column; };
     struct Saved {

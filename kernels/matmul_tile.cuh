@@ -1,17 +1,17 @@
 // The tile loop of every matrix product: one block's tile of  C [m, n] = sum over k of A [m, k] B [k, n],  summed in float.
 //
-// An operand lies in memory as rows with a pitch, along k (x and W of the forward pass) or across it (W for dx, dy and x for dW); the
-// tile loop takes either for A and for B, so that the three layouts share it.  A block of THREADS threads owns TILE_M x TILE_N of C,
-// a warp WARP_M x WARP_N of that.  Slices of 128 bytes along k travel through a ring of STAGES stages in shared memory, filled
-// by cp.async STAGES - 1 slices ahead; what lies outside of the matrix arrives as zeros, so that any size works.
+// An operand lies in memory as rows with a pitch, along k (x and W of the forward pass) or across it (W for dx, dy and x for dW);
+// the tile loop takes either for A and for B, so that the three layouts share it.  A block owns TILE_M x TILE_N of C, a warp
+// WARP_M x WARP_N of that.  Slices of 128 bytes along k travel through a ring of STAGES stages in shared memory, filled by cp.async
+// STAGES - 1 slices ahead; what lies outside of the matrix arrives as zeros, so that any size works.
 //
 // Shared memory is handled in units of 16 bytes.  Unit u of a row r lies at u ^ (r % 8) of that row: the 8 rows that ldmatrix reads
 // at once then lie in different banks, and so do the 8 units that cp.async writes at once.
 //
-// 16-bit elements: ldmatrix and mma.sync.  float: each thread multiplies by fused multiply-adds the very elements of C that mma.sync
+// 16-bit elements: ldmatrix and mma.sync.  float: each thread computes by fused multiply-adds the very elements of C that mma.sync
 // would give it, so that what comes after the loop (matmul_rows.cuh) is the same for all types.
 //
-// Rows begin at multiples of 16 bytes, which leaves the widths free; other matrices need -D ALIGNED=0, which copies element by element.
+// Rows begin at multiples of 16 bytes, whatever their widths; other matrices need -D ALIGNED=0, which copies element by element.
 // 64 x 64 a warp: half as many bytes through ldmatrix for each mma as 32 x 64, and with 128 threads a block, two blocks share a
 // multiprocessor, so that one computes while the other begins or stores.
 #pragma once
@@ -44,7 +44,7 @@ constexpr int THREADS = TILE_M / WARP_M * WARPS_N * 32;
 constexpr int STAGE_BYTES = (TILE_M + TILE_N) * 128;
 constexpr int TILE_BYTES = STAGES * STAGE_BYTES;
 constexpr int BLOCKS_PER_SM = THREADS < 256 ? 256 / THREADS : 1;
-constexpr int REGISTERS = sizeof(element) == 4 ? 255 : WARP_M * WARP_N > 2048 ? 232 : 168;  // a thread's, at most
+constexpr int REGISTERS = sizeof(element) == 4 || ALIGNED == 0 ? 255 : WARP_M * WARP_N > 2048 ? 232 : 168;  // a thread's, at most
 
 extern __shared__ __align__(1024) u8 tile_memory[];
 
@@ -72,9 +72,9 @@ __device__ __forceinline__ void copy_part(u32 to, const element* from, int count
     }
 }
 
-// One operand's way through shared memory.  TILE of its rows (ALONG_K) or columns belong to the block's tile, WIDTH of them to a warp.
-// PAIRED: the tile's upper half comes from further down the matrix (gate and up projections).  The four registers of a fragment are the
-// quarters of 16 x 16 in the order that lets mma take neighbours: IS_A: m before k, else k before n.
+// One operand's way through shared memory.  TILE of its rows (ALONG_K) or columns belong to the block's tile, WIDTH of them to a
+// warp.  PAIRED: the tile's upper half comes from further down the matrix (gate and up projections).  The four registers of a
+// fragment are the quarters of 16 x 16 in the order that lets mma take neighbours: of A m before k, of B k before n.
 template <bool IS_A, int TILE, int WIDTH, bool ALONG_K, bool PAIRED = false>
 struct Operand {
     static constexpr int ROWS = ALONG_K ? TILE : STEP;
@@ -157,8 +157,10 @@ struct Operand {
         } else {
             const int column = first + i + lane;
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                v[k] = *reinterpret_cast<const float*>(here + (u * 4 + k) * ROW_BYTES + (column / 4 ^ (u * 4 + k) % 8) * 16 + column % 4 * 4);
+            for (int k = 0; k < 4; k++) {
+                const int row = u * 4 + k;
+                v[k] = *reinterpret_cast<const float*>(here + row * ROW_BYTES + (column / 4 ^ row % 8) * 16 + column % 4 * 4);
+            }
         }
     }
 };
@@ -206,9 +208,11 @@ struct Multiply<float> {
                 for (int e = 0; e < 2; e++) {
                     b.load_unit(y, stage, j * 8, t * 2 + e, u);
 #pragma unroll
-                    for (int i = 0; i < WARP_M / 8; i++)
+                    for (int i = 0; i < WARP_M / 8; i++) {
+                        float& sum = acc[i / 2][j][i % 2 * 2 + e];
 #pragma unroll
-                        for (int k = 0; k < 4; k++) acc[i / 2][j][i % 2 * 2 + e] = fmaf(x[i][k], y[k], acc[i / 2][j][i % 2 * 2 + e]);
+                        for (int k = 0; k < 4; k++) sum = fmaf(x[i][k], y[k], sum);
+                    }
                 }
         }
     }
@@ -230,7 +234,8 @@ __device__ __forceinline__ Tile tile_at(int index, int rows, int columns, int wi
     return {(group * GROUP + within % height) * TILE_M, within / height * width};
 }
 
-// acc += A B for the block's tile, over all of k.  A_ALONG_K: a is [m, k] in memory, else [k, m]; B_ALONG_K: b is [n, k], else [k, n].
+// acc += A B for the block's tile, over all of k.  A_ALONG_K: a is [m, k] in memory, else [k, m];  B_ALONG_K: b is [n, k], else
+// [k, n].
 // PAIRED: the upper half of the tile's columns are rows of b that lie `jump` elements further on; tile.column counts in one half.
 template <bool A_ALONG_K, bool B_ALONG_K, bool PAIRED = false>
 __device__ __forceinline__ void tile_product(Accumulators& acc, const Matrix& a, const Matrix& b, Tile tile, long long jump = 0) {
