@@ -21,6 +21,7 @@ constexpr int VECTORS = WIDTH / VECTOR;                                         
 constexpr int ROW_THREADS = VECTORS > 512 ? 256 : VECTORS > 256 ? 128 : VECTORS > 128 ? 64 : VECTORS > 64 ? 32 : VECTORS > 32 ? 16 : 8;
 constexpr int HELD = (VECTORS + ROW_THREADS - 1) / ROW_THREADS;  // accesses of a thread
 constexpr int THREADS = 256;
+constexpr int RESIDENT = 2;  // blocks of a multiprocessor that registers must suffice for: asked for none, the assembler aims higher and spills
 constexpr int ROWS = THREADS / ROW_THREADS;  // rows of a block at a time
 constexpr int TURNS = 4;                     // times that a block does so in forward, with the weight in registers
 
@@ -104,6 +105,7 @@ __device__ __forceinline__ void forward(element* s, element* y, float* rstd, con
     weight.load(w, lane);
     // Rows are counted for the whole block, so that all threads meet at the barriers of the sums.
     const int end = min(R, (int)(blockIdx.x + 1) * ROWS * TURNS);
+#pragma unroll 1
     for (int first = blockIdx.x * ROWS * TURNS; first < end; first += ROWS) {
         const int row = first + group;
         const bool inside = row < R;
@@ -144,8 +146,8 @@ __device__ __forceinline__ void forward(element* s, element* y, float* rstd, con
     }
 }
 
-// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 80
-extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_forward(element* y,          // [R, WIDTH]
+// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) rmsnorm_forward(element* y,          // [R, WIDTH]
                                                                       float* rstd,         // [R]
                                                                       const element* x,    // [R, WIDTH]
                                                                       const element* w,    // [WIDTH]
@@ -153,8 +155,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_forward(element* y
     forward<false>(nullptr, y, rstd, x, nullptr, w, R, eps);
 }
 
-// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 80
-extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_forward(element* s,          // [R, WIDTH] = x + r
+// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) add_rmsnorm_forward(element* s,          // [R, WIDTH] = x + r
                                                                           element* y,          // [R, WIDTH]
                                                                           float* rstd,         // [R]
                                                                           const element* x,    // [R, WIDTH]
