@@ -1,12 +1,10 @@
 // Linear map without bias, W as in a weights file.   x: [M, K]   w: [N, K]   y, dy: [M, N]   dx: [M, K]   dw: [N, K] in float
 //   y = x w^T (+ residual)      dx = dy w (+ residual)      dw = dy^T x, or dw += dy^T x
-// and the two products of a gated FFN with what surrounds them, w = gate rows, then up rows [2 I, K], silu(g) = g / (1 + e^-g):
-//   g, u = x w^T, h = silu(g) u      dh = dy w_down, dg = dh u (p + g p (1 - p)), du = dh g p, p = 1 / (1 + e^-g)
-// Saved for backward: x, w;  the gated form: g and u.
+// Saved for backward: x, w.
 //
 // 2 M N K operations a product.  Bound by the tensor cores where N and K are large; at K = 512 an element of y costs as much time
-// in memory as in arithmetic, so that what can be done on the way (residual, activation and its gradient) is done before y leaves
-// the registers.  One tile loop (matmul_tile.cuh) serves the three layouts.
+// in memory as in arithmetic, so that a residual is added before y leaves the registers.  One tile loop (matmul_tile.cuh) serves
+// the three layouts.
 // dw has few tiles and a long sum over M: `splits` blocks share each tile, each with its own part of M, and leave partial
 // sums, which matmul_add_partials adds in the order of the splits: the bits never depend on scheduling.
 //
@@ -47,20 +45,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     forward(y, x, w, residual, M, N, K, y_pitch, x_pitch, residual_pitch, add);
 }
 
-// A block owns TILE_N / 2 gates and the ups that belong to them.
-// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N / 2), block THREADS, shared TILE_BYTES, registers REGISTERS
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    matmul_swiglu_forward(element* h,        // [M, I]
-                          element* gate_up,  // [M, 2 I]: g, then u
-                          const element* x,  // [M, K], rows x_pitch apart
-                          const element* w,  // [2 I, K]
-                          int M, int I, int K, int x_pitch) {
-    const Tile tile = tile_at(blockIdx.x, M, I, TILE_N / 2);
-    Accumulators acc = {};
-    tile_product<true, true, true>(acc, {x, M, K, x_pitch}, {w, I, K, K}, tile, (long long)I * K);
-    store_swiglu(acc, tile, h, gate_up, M, I);
-}
-
 // launch: grid ceil_div(M, TILE_M) * ceil_div(K, TILE_N), block THREADS, shared TILE_BYTES, registers REGISTERS
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     matmul_backward_input(element* dx,              // [M, K], rows dx_pitch apart
@@ -73,19 +57,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
     Accumulators acc = {};
     tile_product<true, false>(acc, {dy, M, N, dy_pitch}, {w, N, K, K}, tile);
     store_tile(acc, tile, dx, residual, M, K, dx_pitch, residual_pitch, add);
-}
-
-// launch: grid ceil_div(M, TILE_M) * ceil_div(I, TILE_N), block THREADS, shared TILE_BYTES, registers REGISTERS
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    matmul_swiglu_backward(element* d_gate_up,      // [M, 2 I]: dg, then du
-                           const element* dy,       // [M, N], rows dy_pitch apart
-                           const element* w,        // [N, I]
-                           const element* gate_up,  // [M, 2 I]
-                           int M, int N, int I, int dy_pitch) {
-    const Tile tile = tile_at(blockIdx.x, M, I, TILE_N);
-    Accumulators acc = {};
-    tile_product<true, false>(acc, {dy, M, N, dy_pitch}, {w, N, I, I}, tile);
-    store_swiglu_gradient(acc, tile, d_gate_up, gate_up, M, I);
 }
 
 // Split s sums over its part of M, with one split over all of it.

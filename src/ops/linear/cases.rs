@@ -120,18 +120,20 @@ impl Shape {
     }
 }
 
-fn transposed<F: Float>(x: &[F], cols: usize) -> Vec<F> {
+/// The transpose of a matrix of `cols` columns.
+pub(crate) fn transposed<F: Float>(x: &[F], cols: usize) -> Vec<F> {
     (0..cols).flat_map(|c| x.iter().skip(c).step_by(cols).copied()).collect()
 }
 
 /// `a` [.., K] times the transpose of `b` [N, K], every element as it is stored.
-fn product<P: Precision>(a: &[P::Number], b: &[P::Number], k: usize) -> Vec<P::Number> {
+pub(crate) fn product<P: Precision>(a: &[P::Number], b: &[P::Number], k: usize) -> Vec<P::Number> {
     let mut y = vec![P::Number::of(0.0); a.len() / k * (b.len() / k)];
     reference(a, b, k, &mut y);
     y.iter().map(|&y| P::round(y)).collect()
 }
 
-fn sum<F: Float>(a: &[F], b: &[F], round: impl Fn(F) -> F) -> Vec<F> {
+/// Element by element, as they are stored.
+pub(crate) fn sum<F: Float>(a: &[F], b: &[F], round: impl Fn(F) -> F) -> Vec<F> {
     a.iter().zip(b).map(|(&a, &b)| round(a + b)).collect()
 }
 
@@ -197,6 +199,27 @@ fn sigmoid<F: Float>(g: F) -> F {
     F::of(1.0) / (F::of(1.0) + (-g).exp())
 }
 
+/// Of rows g ‖ u, each of `width` elements: `g·σ(g)·u`.
+pub(crate) fn swiglu<P: Precision>(gate_up: &[P::Number], width: usize) -> Vec<P::Number> {
+    let pairs = gate_up.chunks_exact(2 * width).flat_map(|row| row[..width].iter().zip(&row[width..]));
+    pairs.map(|(&g, &u)| P::round(P::round(g * sigmoid(g)) * u)).collect()
+}
+
+/// The gradients of g and u given that of `g·σ(g)·u`: with `p = σ(g)`, `dg = dh·u·(p + g·p·(1 − p))` and `du = dh·g·p`.
+pub(crate) fn swiglu_gradient<P: Precision>(dh: &[P::Number], gate_up: &[P::Number], width: usize) -> Vec<P::Number> {
+    let one = P::Number::of(1.0);
+    let mut gradient = gate_up.to_vec();
+    for (row, dh) in gradient.chunks_exact_mut(2 * width).zip(dh.chunks_exact(width)) {
+        let (gates, ups) = row.split_at_mut(width);
+        for ((g, u), &dh) in gates.iter_mut().zip(ups).zip(dh) {
+            let p = sigmoid(*g);
+            let (dg, du) = (dh * *u * (p + *g * p * (one - p)), dh * P::round(*g * p));
+            (*g, *u) = (P::round(dg), P::round(du));
+        }
+    }
+    gradient
+}
+
 fn swiglu_forward(shape: Shape) -> Problem {
     let Extents { m, n, k } = shape.extents;
     Problem {
@@ -213,9 +236,7 @@ fn swiglu_forward(shape: Shape) -> Problem {
         reference: Box::new(move |arithmetic, host| {
             with_precision!(arithmetic, P => {
                 let gate_up = product::<P>(&host.get("x"), &host.get("w"), k);
-                let pairs = gate_up.chunks_exact(2 * n).flat_map(|row| row[..n].iter().zip(&row[n..]));
-                let h = pairs.map(|(&g, &u)| P::round(P::round(g * sigmoid(g)) * u)).collect();
-                vec![("h", widened(h)), ("gate_up", widened(gate_up))]
+                vec![("h", widened(swiglu::<P>(&gate_up, n))), ("gate_up", widened(gate_up))]
             })
         }),
         flops: 2 * shape.flops(),
@@ -267,18 +288,8 @@ fn swiglu_backward(shape: Shape) -> Problem {
         }),
         reference: Box::new(move |arithmetic, host| {
             with_precision!(arithmetic, P => {
-                type F = <P as Precision>::Number;
                 let dh = product::<P>(&host.get("dy"), &transposed(&host.get("w"), k), n);
-                let mut d_gate_up = host.get::<F>("gate_up");
-                for (row, dh) in d_gate_up.chunks_exact_mut(2 * k).zip(dh.chunks_exact(k)) {
-                    let (gates, ups) = row.split_at_mut(k);
-                    for ((g, u), &dh) in gates.iter_mut().zip(ups).zip(dh) {
-                        let p = sigmoid(*g);
-                        let (dg, du) = (dh * *u * (p + *g * p * (F::of(1.0) - p)), dh * P::round(*g * p));
-                        (*g, *u) = (P::round(dg), P::round(du));
-                    }
-                }
-                vec![("d_gate_up", widened(d_gate_up))]
+                vec![("d_gate_up", widened(swiglu_gradient::<P>(&dh, &host.get("gate_up"), k)))]
             })
         }),
         flops: shape.flops(),

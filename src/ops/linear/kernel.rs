@@ -1,11 +1,10 @@
-//! Linear maps on a device: `kernels/matmul.cu`.
+//! Linear maps on a device: `kernels/matmul.cu` and, fused with a gated activation, `kernels/matmul_swiglu.cu`.
 
 use super::tiling::{Layout, Tiling};
 use crate::Result;
-use crate::gpu::kernels::matmul::{
-    MatmulAddPartials, MatmulBackwardInput, MatmulBackwardWeight, MatmulForward, MatmulForwardToFloat, MatmulSwigluBackward,
-    MatmulSwigluForward,
-};
+use crate::gpu::kernels::Call;
+use crate::gpu::kernels::matmul::{MatmulAddPartials, MatmulBackwardInput, MatmulBackwardWeight, MatmulForward, MatmulForwardToFloat};
+use crate::gpu::kernels::matmul_swiglu::{MatmulSwigluBackward, MatmulSwigluForward};
 use crate::gpu::{Context, ElementSlice, ElementSliceMut, ElementType, Slice, SliceMut};
 
 const OP: &str = "linear";
@@ -238,6 +237,6 @@ pub fn backward_weight(
 }
 
 /// Nothing is launched for a matrix without elements.
-fn launch<C: crate::gpu::kernels::Call>(context: &Context, c: [usize; 2], tiling: Tiling, call: &C) -> Result<()> {
+fn launch<C: Call>(context: &Context, c: [usize; 2], tiling: Tiling, call: &C) -> Result<()> {
     if c.contains(&0) { Ok(()) } else { context.launch(&tiling.defines(), call) }
 }

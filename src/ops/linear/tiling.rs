@@ -33,6 +33,18 @@ impl Tiling {
         if aligned && rows >= large.rows && columns >= large.columns { large } else { Self::small(aligned) }
     }
 
+    /// For C in tiles of so many rows, 64 or 128, that somebody else has chosen.
+    pub fn of_rows(rows: usize, element: ElementType, aligned: bool) -> Result<Self> {
+        match (rows, aligned) {
+            (128, true) => Ok(Self::large(element)),
+            (64, true) => Ok(Self::medium()),
+            (64, false) => Ok(Self::small(false)),
+            // Copying element by element takes the registers that a larger part would.
+            (128, false) => Ok(Self { rows: 128, columns: 64, warp_rows: 32, aligned }),
+            _ => Err(Error::device(format!("tiles have 64 or 128 rows, not {rows}"))),
+        }
+    }
+
     /// Multiplies the most for each byte that it loads.
     fn large(element: ElementType) -> Self {
         // In float a thread's part of 64 rows would not fit into its registers.
