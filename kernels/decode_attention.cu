@@ -50,3 +50,22 @@ extern "C" __global__ void __launch_bounds__(128)
                              int rows, int splits) {
     combine_shares(o, partial, stats, rows, splits);
 }
+
+// Takes what the cache keeps of the new tokens to its place: two arrays of any width, keys and values, or latents and rotated keys.
+// All pointers, widths and pitches are multiples of 16 bytes.
+// launch: grid (batch * new_tokens), block 128, registers 40
+extern "C" __global__ void __launch_bounds__(128)
+    decode_attention_append(element* first,             // [batch, capacity, first_width]
+                            element* second,            // [batch, capacity, second_width]
+                            const element* new_first,   // [batch * new_tokens, first_pitch]
+                            const element* new_second,  // [batch * new_tokens, second_pitch]
+                            const int* lengths,         // [batch]: tokens in the cache, the new ones among them
+                            int batch, int new_tokens, int capacity, int first_width, int second_width, int first_pitch,
+                            int second_pitch) {
+    const int sequence = blockIdx.x / new_tokens, token = blockIdx.x % new_tokens;
+    const long long to = (long long)sequence * capacity + lengths[sequence] - new_tokens + token;
+    for (int i = SPREAD * threadIdx.x; i < first_width; i += SPREAD * 128)
+        store_vector(first + to * first_width + i, load_vector(new_first + (long long)blockIdx.x * first_pitch + i));
+    for (int i = SPREAD * threadIdx.x; i < second_width; i += SPREAD * 128)
+        store_vector(second + to * second_width + i, load_vector(new_second + (long long)blockIdx.x * second_pitch + i));
+}

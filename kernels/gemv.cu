@@ -1,6 +1,7 @@
 // Products of a few rows with a weight matrix, for generation, with what stands before and after them in a block of the model.
 //   y[b,n] = sum_k a[b,k] w[n,k]      a = x, or RMSNorm(x) = x rstd * scale with rstd = rsqrt(mean_k x^2 + eps)
 //   then y + residual, or silu(y[b,n]) y[b,n + N] of a fused projection w: [2 N, K]           x: [B, K]   w: [N, K]   y: [B, N]
+//   or, for latent attention, one such product for each head, with its matrix or that transposed
 // Bound by memory: reads w once, 2 N K bytes in 16-bit types, for 2 B N K FLOPs. A block owns BATCH rows of x and 8 of w, its warps
 // interleaved parts of K, which are added in their order at the end. A lane loads eight neighbours of a row of w and of x by 16-byte
 // loads straight into the registers of two mma.sync: it takes its neighbours for the columns that mma wants of it, and as it does so
@@ -39,16 +40,19 @@ __device__ __forceinline__ Eight<T> load_eight(const T* row, int k, int K) {
     return eight;
 }
 
-// A word's elements as floats: a float, or two neighbours, and then how to multiply two such words, each product to the nearest.
+// Words that hold a float or two neighbours: element i of several as float, the sum of one's squares, and the product of two, element by
+// element, to the nearest.
 template <typename T>
 struct Word;
 template <>
 struct Word<float> {
+    static __device__ __forceinline__ float at(const u32* words, int i) { return __uint_as_float(words[i]); }
     static __device__ __forceinline__ float square(u32 x) { return __uint_as_float(x) * __uint_as_float(x); }
     static __device__ __forceinline__ u32 multiply(u32 x, u32 y) { return __float_as_uint(__uint_as_float(x) * __uint_as_float(y)); }
 };
 template <>
 struct Word<bf16> {
+    static __device__ __forceinline__ float at(const u32* words, int i) { return to_float(bf16{(u16)(words[i / 2] >> i % 2 * 16)}); }
     static __device__ __forceinline__ float square(u32 x) {
         const float low = __uint_as_float(x << 16), high = __uint_as_float(x & 0xffff0000u);
         return fmaf(low, low, high * high);
@@ -61,6 +65,7 @@ struct Word<bf16> {
 };
 template <>
 struct Word<half> {
+    static __device__ __forceinline__ float at(const u32* words, int i) { return to_float(half{(u16)(words[i / 2] >> i % 2 * 16)}); }
     static __device__ __forceinline__ float square(u32 x) {
         const float low = to_float(half{(u16)x}), high = to_float(half{(u16)(x >> 16)});
         return fmaf(low, low, high * high);
@@ -240,6 +245,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm(element* y,     
     if (at >= 0) y[at] = from_float<element>(sum[0]);
 }
 
+// The same in float: logits, which a draw tells apart more finely than 16 bits do.
+// launch: grid (ceil_div(N, COLUMNS), ceil_div(batch, BATCH)), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm_float(float* y,               // [batch, N]
+                                                                      const element* x,       // [batch, x_pitch]
+                                                                      const element* w,       // [N, K]
+                                                                      const element* scale,   // [K]
+                                                                      int batch, int N, int K, int x_pitch, float eps) {
+    float sum[1];
+    products<true>(sum, x, w, batch, N, K, x_pitch, scale, eps);
+    const long long at = place(batch, N);
+    if (at >= 0) y[at] = sum[0];
+}
+
 // launch: grid (ceil_div(N, COLUMNS), ceil_div(batch, BATCH)), block THREADS, registers 176
 extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm_swiglu(element* y,             // [batch, N]
                                                                        const element* x,       // [batch, x_pitch]
@@ -250,4 +268,68 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm_swiglu(element* 
     products<true>(sum, x, w, batch, N, K, x_pitch, scale, eps);
     const long long at = place(batch, N);
     if (at >= 0) y[at] = from_float<element>(sum[0] / (1.0f + expf(-sum[0])) * sum[1]);
+}
+
+// The same product for each head with a matrix of its own, blockIdx.z: latent attention's values out of their latents. Heads are
+// w_head elements apart in w, which is a multiple of 8 where K is.
+// launch: grid (ceil_div(N, COLUMNS), ceil_div(batch, BATCH), heads), block THREADS, registers 96
+extern "C" __global__ void __launch_bounds__(THREADS) gemv_heads(element* y,         // [batch, heads, N]
+                                                                 const element* x,   // [batch, heads, K]
+                                                                 const element* w,   // [heads, N, K], heads w_head apart
+                                                                 int batch, int heads, int N, int K, int w_head) {
+    float sum[1];
+    const int head = blockIdx.z;
+    products<false>(sum, x + (long long)head * K, w + (long long)head * w_head, batch, N, K, heads * K);
+    const long long at = place(batch, N);  // in [batch, N]
+    if (at >= 0) y[(at / N * heads + head) * N + at % N] = from_float<element>(sum[0]);
+}
+
+constexpr int WIDE = 64;                        // columns of a block below: eight a thread, so that a row of them is a line of memory
+constexpr int ROWS_OF_W = THREADS / (WIDE / 8);  // that a block reads together
+
+// The product with each head's matrix transposed: latent attention's queries, taken to the latents.
+//   y[b,h,n] = sum_k x[b,h,k] w[h,k,n]
+// A thread sums its columns over every ROWS_OF_W-th row of w; lanes of a column, then the warps, are added in their order.
+// 16-byte loads where N and w_head are multiples of 8, as w's address then must be of 16.
+// launch: grid (ceil_div(N, WIDE), ceil_div(batch, BATCH), heads), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gemv_heads_transposed(element* y,         // [batch, heads, N]
+                          const element* x,   // [batch, x_pitch], heads x_head apart
+                          const element* w,   // [heads, K, N], heads w_head apart
+                          int batch, int heads, int N, int K, int x_pitch, int x_head, int w_head) {
+    __shared__ float partial[WARPS][BATCH * WIDE];
+    const int head = blockIdx.z, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, column = threadIdx.x % (WIDE / 8) * 8;
+    const int n = blockIdx.x * WIDE + column, first = blockIdx.y * BATCH;
+    const element* const matrix = w + (long long)head * w_head;
+    const bool whole = N % 8 == 0 && w_head % 8 == 0;
+    float sum[BATCH][8] = {};
+    for (int k = threadIdx.x / (WIDE / 8); k < K; k += ROWS_OF_W) {
+        const element* const row = matrix + (long long)k * N;
+        const Eight<element> weights = whole ? load_eight<true>(row, n, N) : load_eight<false>(row, n, N);
+#pragma unroll
+        for (int b = 0; b < BATCH; b++) {
+            if (first + b >= batch) break;
+            const float factor = to_float(x[(long long)(first + b) * x_pitch + head * x_head + k]);
+#pragma unroll
+            for (int i = 0; i < 8; i++) sum[b][i] = fmaf(factor, Word<element>::at(weights.words, i), sum[b][i]);
+        }
+    }
+#pragma unroll
+    for (int b = 0; b < BATCH; b++) {
+        if (first + b >= batch) break;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            for (int distance = WIDE / 8; distance < WARP; distance *= 2) sum[b][i] += __shfl_xor_sync(ALL_LANES, sum[b][i], distance);
+            if (lane < WIDE / 8) partial[warp][b * WIDE + i * (WIDE / 8) + lane] = sum[b][i];
+        }
+    }
+    __syncthreads();  // every warp's sums are there
+    for (int i = threadIdx.x; i < min(BATCH, batch - first) * WIDE; i += THREADS) {
+        const int b = i / WIDE, of_column = i % (WIDE / 8) * 8 + i % WIDE / (WIDE / 8);
+        float total = 0.0f;
+#pragma unroll
+        for (int other = 0; other < WARPS; other++) total += partial[other][i];
+        const int to = blockIdx.x * WIDE + of_column;
+        if (to < N) y[((long long)(first + b) * heads + head) * N + to] = from_float<element>(total);
+    }
 }
