@@ -13,6 +13,7 @@
 #endif
 #define KEY_DIM HEAD_DIM
 #define ROTARY_DIM 0
+#define ROTARY_PER_HEAD 0
 #define VALUES_IN_KEYS 0
 #include "decode_attention.cuh"
 

@@ -5,8 +5,9 @@
 // warp computes the scores of its keys; the rows' maxima go through shared memory; then every warp weighs all values of the tile for
 // its columns of the output. Products are mma.sync's for 16-bit elements, plain ones for float. Softmax works with powers of 2.
 //
-// Before it is included: KEY_DIM columns of a key, ROTARY_DIM more of them from a second array (0: none), VALUE_DIM, and
-// VALUES_IN_KEYS: whether the values are the keys' first columns instead of an array of their own. All are multiples of 8.
+// Before it is included: KEY_DIM columns of a key, ROTARY_DIM more of them from a second array (0: none), VALUE_DIM, all multiples
+// of 8; ROTARY_PER_HEAD: whether that array has them for each query head; VALUES_IN_KEYS: whether the values are the keys' first
+// columns instead of an array of their own.
 #pragma once
 
 #include "async_copy.cuh"
@@ -17,7 +18,7 @@ constexpr int ROWS = 16;                        // of one mma
 constexpr int SPREAD = 16 / sizeof(element);    // one 16-byte vector
 
 // Rows of shared memory are an odd number of vectors apart: then eight of them lie in different banks.
-constexpr int KEY_WIDTH = KEY_DIM + ROTARY_DIM;
+constexpr int KEY_WIDTH = KEY_DIM + (ROTARY_PER_HEAD ? 0 : ROTARY_DIM);  // what all heads share
 constexpr int KEY_PADDED = ceil_div(KEY_WIDTH, 32) * 32;  // with zeros, to whole steps of two mma
 constexpr int KEY_PITCH = KEY_PADDED + SPREAD;
 constexpr int VALUE_PITCH = VALUES_IN_KEYS ? 0 : VALUE_DIM + (VALUE_DIM / SPREAD % 2 == 0 ? SPREAD : 0);
@@ -26,7 +27,9 @@ constexpr int TILE_KEYS = KEY_BYTES <= 512 ? 64 : 32;
 constexpr int STAGES = KEY_BYTES <= 256 ? 3 : 2;
 constexpr int SCORE_PITCH = TILE_KEYS + SPREAD;
 constexpr int STAGE = TILE_KEYS * (KEY_PITCH + VALUE_PITCH);
-constexpr int SHARED = (STAGES * STAGE + ROWS * (KEY_PITCH + SCORE_PITCH)) * sizeof(element) + WARPS * ROWS * sizeof(float);
+constexpr int OWN_PITCH = ROTARY_PER_HEAD ? ROTARY_DIM + (ROTARY_DIM / SPREAD % 2 == 0 ? SPREAD : 0) : 0;
+constexpr int QUERIES = ROWS * (KEY_PITCH + OWN_PITCH);
+constexpr int SHARED = (STAGES * STAGE + QUERIES + ROWS * SCORE_PITCH) * sizeof(element) + WARPS * ROWS * sizeof(float);
 
 constexpr int KEY_TILES = TILE_KEYS / 8 / WARPS;                 // mma tiles of 8 keys that a warp scores
 constexpr int VALUE_TILES = ceil_div(ceil_div(VALUE_DIM, 8), WARPS);  // mma tiles of 8 columns that a warp sums
@@ -36,11 +39,12 @@ __device__ __forceinline__ float minus_infinity() { return __int_as_float(0xff80
 // What a block attends with, and to.
 struct Share {
     const element* keys;    // [capacity, key_pitch], from the sequence's first on
-    const element* rotary;  // [capacity, rotary_pitch]
+    const element* rotary;  // [capacity, rotary_pitch]; a head's ROTARY_DIM columns follow another's if they have their own
     const element* values;  // [capacity, value_pitch]
     int key_pitch, rotary_pitch, value_pitch;
     int begin, end;         // keys
     int seen[2];            // how many keys rows lane / 4 and lane / 4 + 8 may see
+    int heads[2];           // which heads they are of
     float scale;            // times log2(e)
 };
 
@@ -55,34 +59,34 @@ struct Result {
     float max[2], sum[2], values[VALUE_TILES][4];
 };
 
-// COUNT rows of FIRST columns of one array and SECOND of another; those from `present` on become zeros.
-template <int COUNT, int FIRST, int SECOND>
-__device__ __forceinline__ void copy_rows(element* to, int to_pitch, const element* first, int first_pitch, const element* second,
-                                          int second_pitch, int present) {
-    constexpr int VECTORS = (FIRST + SECOND) / SPREAD;
-    for (int i = threadIdx.x; i < COUNT * VECTORS; i += THREADS) {
-        int row = i / VECTORS, column = i % VECTORS * SPREAD;
-        if (VECTORS % 8 == 4) {
-            // Eight lanes write all banks once: four vectors of a row and four of the fourth row after it, not eight across a row's end.
-            const int run = i / 4;
-            row = run / (2 * VECTORS) * 8 + run % 2 * 4 + run % 8 / 2;
-            column = (run / 8 % (VECTORS / 4) * 4 + i % 4) * SPREAD;
+// COUNT rows of COLUMNS elements; those from `present` on become zeros.
+template <int COUNT, int COLUMNS>
+__device__ __forceinline__ void copy_rows(element* to, int to_pitch, const element* from, int from_pitch, int present) {
+    if constexpr (COLUMNS > 0) {
+        constexpr int VECTORS = COLUMNS / SPREAD;
+        for (int i = threadIdx.x; i < COUNT * VECTORS; i += THREADS) {
+            int row = i / VECTORS, column = i % VECTORS * SPREAD;
+            if (VECTORS % 8 == 4) {
+                // Eight lanes write all banks once: four vectors of a row and four of the fourth row after it, not eight across a row's end.
+                const int run = i / 4;
+                row = run / (2 * VECTORS) * 8 + run % 2 * 4 + run % 8 / 2;
+                column = (run / 8 % (VECTORS / 4) * 4 + i % 4) * SPREAD;
+            }
+            const bool inside = row < present;
+            copy_async_16(shared_address(to + row * to_pitch + column), from + (inside ? (long long)row * from_pitch : 0) + column,
+                          inside ? 16 : 0);
         }
-        const bool inside = row < present;
-        const long long of = inside ? row : 0;
-        const element* const from = column < FIRST ? first + of * first_pitch + column : second + of * second_pitch + column - FIRST;
-        copy_async_16(shared_address(to + row * to_pitch + column), from, inside ? 16 : 0);
     }
 }
 
 __device__ __forceinline__ void copy_tile(element* stage, const Share& share, int first) {
-    copy_rows<TILE_KEYS, KEY_DIM, ROTARY_DIM>(stage, KEY_PITCH, share.keys + (long long)first * share.key_pitch, share.key_pitch,
-                                              share.rotary + (long long)first * share.rotary_pitch, share.rotary_pitch,
-                                              share.end - first);
-    if (!VALUES_IN_KEYS)
-        copy_rows<TILE_KEYS, VALUE_DIM, 0>(stage + TILE_KEYS * KEY_PITCH, VALUE_PITCH,
-                                           share.values + (long long)first * share.value_pitch, share.value_pitch, nullptr, 0,
-                                           share.end - first);
+    const int present = share.end - first;
+    copy_rows<TILE_KEYS, KEY_DIM>(stage, KEY_PITCH, share.keys + (long long)first * share.key_pitch, share.key_pitch, present);
+    copy_rows<TILE_KEYS, KEY_WIDTH - KEY_DIM>(stage + KEY_DIM, KEY_PITCH, share.rotary + (long long)first * share.rotary_pitch,
+                                     share.rotary_pitch, present);
+    copy_rows<TILE_KEYS, VALUES_IN_KEYS ? 0 : VALUE_DIM>(stage + TILE_KEYS * KEY_PITCH, VALUE_PITCH,
+                                                         share.values + (long long)first * share.value_pitch, share.value_pitch,
+                                                         present);
 }
 
 // The columns from KEY_WIDTH to KEY_PADDED, of queries and keys: no copy ever writes there.
@@ -121,6 +125,25 @@ __device__ __forceinline__ void score(float (&scores)[KEY_TILES][4], const T* qu
                     for (int i = 0; i < 4; i++) scores[n][j] = fmaf(q.at[i], key.at[i], scores[n][j]);
                 }
     }
+}
+
+// Adds what the heads' own columns contribute to the scores of keys first, first + 1 and so on. They are used once, and so come straight
+// from memory.
+__device__ __forceinline__ void add_own(float (&scores)[KEY_TILES][4], const element* queries, const Share& share, int first) {
+    const int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int n = 0; n < KEY_TILES; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int key = first + 8 * n + lane % 4 * 2 + j % 2;
+            if (key >= min(share.end, share.seen[j / 2])) continue;
+            const element* const own = share.rotary + (long long)key * share.rotary_pitch + share.heads[j / 2] * ROTARY_DIM;
+            for (int k = 0; k < ROTARY_DIM; k += SPREAD) {
+                const Vector<element> a = load_vector(queries + (lane / 4 + j / 2 * 8) * OWN_PITCH + k), b = load_vector(own + k);
+#pragma unroll
+                for (int i = 0; i < SPREAD; i++) scores[n][j] = fmaf(to_float(a.at[i]), to_float(b.at[i]), scores[n][j]);
+            }
+        }
 }
 
 // sums += weights [ROWS, TILE_KEYS] times values [TILE_KEYS, VALUE_DIM], of the warp's columns.
@@ -164,7 +187,7 @@ __device__ __forceinline__ void weigh(float (&sums)[VALUE_TILES][4], const T* we
 __device__ __forceinline__ void attend(Result& result, unsigned char* shared, const Share& share) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     element* const queries = reinterpret_cast<element*>(shared);
-    element* const weights = queries + ROWS * KEY_PITCH;
+    element* const weights = queries + QUERIES;
     element* const stages = weights + ROWS * SCORE_PITCH;
     float* const maxima = reinterpret_cast<float*>(stages + STAGES * STAGE);  // [WARPS, ROWS]
     const int tiles = ceil_div(share.end - share.begin, TILE_KEYS);
@@ -193,6 +216,7 @@ __device__ __forceinline__ void attend(Result& result, unsigned char* shared, co
         float scores[KEY_TILES][4] = {};
         const int mine = warp * KEY_TILES * 8;
         score(scores, queries, keys + mine * KEY_PITCH);
+        if (ROTARY_PER_HEAD) add_own(scores, queries + ROWS * KEY_PITCH, share, share.begin + tile * TILE_KEYS + mine);
         float most[2] = {minus_infinity(), minus_infinity()};
 #pragma unroll
         for (int n = 0; n < KEY_TILES; n++)
@@ -294,6 +318,21 @@ __device__ __forceinline__ void store_result(element* o, float* partial, float* 
     }
 }
 
+// COLUMNS of the queries of the block's rows, from the sequence's first new token on; rows that do not exist become zeros.
+template <int COLUMNS>
+__device__ __forceinline__ void copy_queries(element* to, int to_pitch, const element* from, int pitch, int stride, int group, int new_tokens,
+                                             int kv_heads) {
+    if constexpr (COLUMNS > 0) {
+        constexpr int VECTORS = COLUMNS / SPREAD;
+        for (int i = threadIdx.x; i < ROWS * VECTORS; i += THREADS) {
+            const int row = i / VECTORS, column = i % VECTORS * SPREAD;
+            const Place place = place_of(row, group, new_tokens, kv_heads);
+            const long long at = place.exists ? (long long)place.token * pitch + (long long)place.head * stride : 0;
+            copy_async_16(shared_address(to + row * to_pitch + column), from + at + column, place.exists ? 16 : 0);
+        }
+    }
+}
+
 // Attention of the block: its share of the keys for its rows. `q` and `q_rotary` begin with the sequence's new tokens.
 __device__ __forceinline__ void attend_share(element* o, float* partial, float* stats, const element* q, const element* q_rotary,
                                              Share share, int length, int new_tokens, int heads, int kv_heads, int q_pitch,
@@ -305,20 +344,13 @@ __device__ __forceinline__ void attend_share(element* o, float* partial, float* 
     for (int r = 0; r < 2; r++) {
         const Place place = place_of(lane / 4 + 8 * r, group, new_tokens, kv_heads);
         share.seen[r] = place.exists ? length - new_tokens + place.token + 1 : 0;
+        share.heads[r] = place.head;
     }
     Result result = {{minus_infinity(), minus_infinity()}};
     if (share.begin < share.end) {
         element* const queries = reinterpret_cast<element*>(shared);
-        constexpr int VECTORS = KEY_WIDTH / SPREAD;
-        for (int i = threadIdx.x; i < ROWS * VECTORS; i += THREADS) {
-            const int row = i / VECTORS, column = i % VECTORS * SPREAD;
-            const Place place = place_of(row, group, new_tokens, kv_heads);
-            const element* from = q;
-            if (place.exists)
-                from = column < KEY_DIM ? q + (long long)place.token * q_pitch + place.head * KEY_DIM + column
-                                        : q_rotary + (long long)place.token * q_rotary_pitch + place.head * q_rotary_stride + column - KEY_DIM;
-            copy_async_16(shared_address(queries + row * KEY_PITCH + column), from, place.exists ? 16 : 0);
-        }
+        copy_queries<KEY_DIM>(queries, KEY_PITCH, q, q_pitch, KEY_DIM, group, new_tokens, kv_heads);
+        copy_queries<ROTARY_DIM>(queries + (ROTARY_PER_HEAD ? ROWS * KEY_PITCH : KEY_DIM), ROTARY_PER_HEAD ? OWN_PITCH : KEY_PITCH, q_rotary, q_rotary_pitch, q_rotary_stride, group, new_tokens, kv_heads);
         attend(result, shared, share);
     }
     store_result(o, partial, stats, result, group, new_tokens, heads, kv_heads, splits);

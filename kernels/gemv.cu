@@ -128,14 +128,20 @@ struct Partial {
     float squares[WARPS][BATCH];
 };
 
-// The warp's part of the products with MATRICES (1, or 2 that lie N rows apart), and of the squares of x.
+// Rows of w that the block multiplies by: MATRICES groups of COLUMNS, `apart` rows apart. Past w's end the last row stands for those
+// that do not exist: nobody stores their sums.
+struct Rows {
+    const element* w;  // [count, K]
+    int first, apart, count;
+};
+
+// The warp's part of the products, and of the squares of x.
 template <bool NORM, bool WHOLE, int MATRICES>
-__device__ __forceinline__ void add_part(Partial<MATRICES>& partial, const element* x, const element* w, int batch, int N, int K,
-                                         int x_pitch, const element* scale) {
+__device__ __forceinline__ void add_part(Partial<MATRICES>& partial, const element* x, Rows rows, int batch, int K, int x_pitch,
+                                         const element* scale) {
     constexpr int ROWS = sizeof(element) == 2 ? 1 : BATCH;  // of x that a lane goes through
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int row = lane / 4;                              // of w, and the one of x whose squares this lane adds
-    const int n = min(blockIdx.x * COLUMNS + row, N - 1);  // past the end: a row that exists, and whose sum nobody stores
+    const int row = lane / 4;  // of each group, and the one of x whose squares this lane adds
     Sum<element> sum[MATRICES];
     float square = 0.0f;
     for (int start = STEP * STEPS * warp; start < K; start += STEP * STEPS * WARPS) {
@@ -143,8 +149,10 @@ __device__ __forceinline__ void add_part(Partial<MATRICES>& partial, const eleme
 #pragma unroll
         for (int step = 0; step < STEPS; step++)
 #pragma unroll
-            for (int m = 0; m < MATRICES; m++)
-                weights[step][m] = load_eight<WHOLE>(w + ((long long)m * N + n) * K, start + step * STEP + lane % 4 * 8, K);
+            for (int m = 0; m < MATRICES; m++) {
+                const long long of_w = min(rows.first + row + m * rows.apart, rows.count - 1);
+                weights[step][m] = load_eight<WHOLE>(rows.w + of_w * K, start + step * STEP + lane % 4 * 8, K);
+            }
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
             const int k = start + step * STEP + lane % 4 * 8;
@@ -174,16 +182,16 @@ __device__ __forceinline__ void add_part(Partial<MATRICES>& partial, const eleme
     }
 }
 
-// The products of row threadIdx.x / COLUMNS and column threadIdx.x % COLUMNS, for the block's first BATCH * COLUMNS threads. `scale` [K], `eps`: of the
-// norm.
+// The products of row threadIdx.x / COLUMNS and column threadIdx.x % COLUMNS of each group, for the block's first BATCH * COLUMNS
+// threads. `scale` [K] and `eps` are the norm's.
 template <bool NORM, int MATRICES>
-__device__ __forceinline__ void products(float (&y)[MATRICES], const element* x, const element* w, int batch, int N, int K, int x_pitch,
+__device__ __forceinline__ void products(float (&y)[MATRICES], const element* x, Rows rows, int batch, int K, int x_pitch,
                                          const element* scale = nullptr, float eps = 0.0f) {
     __shared__ Partial<MATRICES> partial;
     if (K % 8 == 0 && x_pitch % 8 == 0)
-        add_part<NORM, true>(partial, x, w, batch, N, K, x_pitch, scale);
+        add_part<NORM, true>(partial, x, rows, batch, K, x_pitch, scale);
     else
-        add_part<NORM, false>(partial, x, w, batch, N, K, x_pitch, scale);
+        add_part<NORM, false>(partial, x, rows, batch, K, x_pitch, scale);
     __syncthreads();  // every warp's sums are there
     if (threadIdx.x >= BATCH * COLUMNS) return;
     float rstd = 1.0f;
@@ -202,9 +210,15 @@ __device__ __forceinline__ void products(float (&y)[MATRICES], const element* x,
     }
 }
 
-// Where in y [batch, N] the thread's product belongs; negative: nowhere.
-__device__ __forceinline__ long long place(int batch, int N) {
-    const int row = blockIdx.y * BATCH + threadIdx.x / COLUMNS, column = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
+// The block's rows of w [N, K], or of two such matrices one above the other.
+template <int MATRICES = 1>
+__device__ __forceinline__ Rows rows_of(const element* w, int N) {
+    return {w, (int)blockIdx.x * COLUMNS, N, MATRICES * N};
+}
+
+// Where in y [batch, N] the thread's product of a group belongs whose columns begin with `first`; negative: nowhere.
+__device__ __forceinline__ long long place(int batch, int N, int first) {
+    const int row = blockIdx.y * BATCH + threadIdx.x / COLUMNS, column = first + threadIdx.x % COLUMNS;
     return threadIdx.x < BATCH * COLUMNS && row < batch && column < N ? (long long)row * N + column : -1;
 }
 
@@ -215,8 +229,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_forward(element* y,  
                                                                    const element* w,   // [N, K]
                                                                    int batch, int N, int K, int x_pitch) {
     float sum[1];
-    products<false>(sum, x, w, batch, N, K, x_pitch);
-    const long long at = place(batch, N);
+    products<false>(sum, x, rows_of(w, N), batch, K, x_pitch);
+    const long long at = place(batch, N, blockIdx.x * COLUMNS);
     if (at >= 0) y[at] = from_float<element>(sum[0]);
 }
 
@@ -228,8 +242,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_residual(element* y, 
                                                                     const element* residual,   // [batch, N]
                                                                     int batch, int N, int K, int x_pitch) {
     float sum[1];
-    products<false>(sum, x, w, batch, N, K, x_pitch);
-    const long long at = place(batch, N);
+    products<false>(sum, x, rows_of(w, N), batch, K, x_pitch);
+    const long long at = place(batch, N, blockIdx.x * COLUMNS);
     if (at >= 0) y[at] = from_float<element>(to_float(residual[at]) + sum[0]);
 }
 
@@ -240,22 +254,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm(element* y,     
                                                                 const element* scale,   // [K]
                                                                 int batch, int N, int K, int x_pitch, float eps) {
     float sum[1];
-    products<true>(sum, x, w, batch, N, K, x_pitch, scale, eps);
-    const long long at = place(batch, N);
+    products<true>(sum, x, rows_of(w, N), batch, K, x_pitch, scale, eps);
+    const long long at = place(batch, N, blockIdx.x * COLUMNS);
     if (at >= 0) y[at] = from_float<element>(sum[0]);
 }
 
-// The same in float: logits, which a draw tells apart more finely than 16 bits do.
-// launch: grid (ceil_div(N, COLUMNS), ceil_div(batch, BATCH)), block THREADS, registers 128
+// The same in float: logits, which a draw tells apart more finely than 16 bits do. There are enough of them for two groups a block, so
+// that what a block reads beside its part of w is less.
+// launch: grid (ceil_div(N, 2 * COLUMNS), ceil_div(batch, BATCH)), block THREADS, registers 176
 extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm_float(float* y,               // [batch, N]
                                                                       const element* x,       // [batch, x_pitch]
                                                                       const element* w,       // [N, K]
                                                                       const element* scale,   // [K]
                                                                       int batch, int N, int K, int x_pitch, float eps) {
-    float sum[1];
-    products<true>(sum, x, w, batch, N, K, x_pitch, scale, eps);
-    const long long at = place(batch, N);
-    if (at >= 0) y[at] = sum[0];
+    float sum[2];
+    const int first = 2 * COLUMNS * blockIdx.x;
+    products<true>(sum, x, {w, first, COLUMNS, N}, batch, K, x_pitch, scale, eps);
+    for (int m = 0; m < 2; m++) {
+        const long long at = place(batch, N, first + m * COLUMNS);
+        if (at >= 0) y[at] = sum[m];
+    }
 }
 
 // launch: grid (ceil_div(N, COLUMNS), ceil_div(batch, BATCH)), block THREADS, registers 176
@@ -265,8 +283,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm_swiglu(element* 
                                                                        const element* scale,   // [K]
                                                                        int batch, int N, int K, int x_pitch, float eps) {
     float sum[2];
-    products<true>(sum, x, w, batch, N, K, x_pitch, scale, eps);
-    const long long at = place(batch, N);
+    products<true>(sum, x, rows_of<2>(w, N), batch, K, x_pitch, scale, eps);
+    const long long at = place(batch, N, blockIdx.x * COLUMNS);
     if (at >= 0) y[at] = from_float<element>(sum[0] / (1.0f + expf(-sum[0])) * sum[1]);
 }
 
@@ -279,8 +297,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_heads(element* y,    
                                                                  int batch, int heads, int N, int K, int w_head) {
     float sum[1];
     const int head = blockIdx.z;
-    products<false>(sum, x + (long long)head * K, w + (long long)head * w_head, batch, N, K, heads * K);
-    const long long at = place(batch, N);  // in [batch, N]
+    products<false>(sum, x + (long long)head * K, rows_of(w + (long long)head * w_head, N), batch, K, heads * K);
+    const long long at = place(batch, N, blockIdx.x * COLUMNS);  // in [batch, N]
     if (at >= 0) y[(at / N * heads + head) * N + at % N] = from_float<element>(sum[0]);
 }
 

@@ -52,7 +52,7 @@ __device__ double power(double base, int exponent) {
 extern "C" __global__ void __launch_bounds__(THREADS) gradient_norm_step(float* state,           // [STATE_FLOATS]
                                                                          int* counts,            // [STATE_COUNTS]
                                                                          const float* partial,   // [blocks]
-                                                                         const double* rates,    // [steps]: learning rate of each step
+                                                                         const float* rates,     // [steps]: learning rate of each step
                                                                          int blocks, int steps, double beta1, double beta2,
                                                                          double max_norm, int growth_interval) {
     __shared__ double sums[THREADS];

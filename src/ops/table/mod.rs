@@ -79,7 +79,13 @@ pub enum Traffic {
 
 /// Every case of every operation.
 pub fn all() -> Vec<Case> {
-    let tables = [super::rmsnorm::cases::cases()];
+    let tables = [
+        super::rmsnorm::cases::cases(),
+        super::adamw::cases::cases(),
+        super::attention::decode::cases::cases(),
+        super::gemv::cases::cases(),
+        super::sample::cases::cases(),
+    ];
     tables.into_iter().flatten().collect()
 }
 
