@@ -1,11 +1,11 @@
-// Dispatch of a mixture of experts: a stable counting sort of the slots by expert.  A token has k slots, one for each of its choices
+// Dispatch of a mixture of experts: a stable counting sort of the slots by expert.  A token has a slot for each of its k choices
 //   choices: [slots]  ->  counts: [E]   offsets: [E + 1], where the rows of each expert begin
 //                         row_of_slot, slot_of_row: [slots], inverse of each other; the token of a slot is slot / k
-//                         tiles: [max_tiles, 4], (expert, first row, rows, 0) of at most tile_rows rows each, for the grouped matmuls
+//                         tiles: [max_tiles, 4], (expert, first row, rows, 0), at most tile_rows rows each, for grouped matmuls
 // Four launches: each block counts the experts among its BLOCK_SLOTS slots; a block an expert turns these counts into where each
 // block's slots begin among the expert's; a block an expert writes its offset and tiles; each block places its slots.
-// Reads 8 bytes a slot and writes 8, nothing beside the rows that then move; the host learns none of it. Slots of equal experts in a
-// warp number themselves by a match, warps and blocks by a scan: no atomic decides about an order. No gradient.
+// Reads 8 bytes a slot and writes 8, nothing beside the rows that then move; the host learns none of it. Slots of one expert in a warp
+// number themselves by a match, warps and blocks by a scan: no atomic decides about an order. No gradient.
 
 #include "common.cuh"
 
@@ -29,7 +29,8 @@ __device__ __forceinline__ int block_total(int x, int* scratch) {
 
 // Numbers this warp's slots of each expert in their order: rank[r] is how many of them lie before this lane's slot of round r.
 // count: [E], the warp's own, 0 before, how many there are after.  A warp owns ROUNDS * WARP adjacent slots, a lane every 32nd.
-__device__ __forceinline__ void rank_slots(int (&expert)[ROUNDS], int (&rank)[ROUNDS], int* count, const int* choices, int slots, int E) {
+__device__ __forceinline__ void rank_slots(int (&expert)[ROUNDS], int (&rank)[ROUNDS], int* count, const int* choices, int slots,
+                                           int E) {
     const int lane = threadIdx.x % WARP;
     const long long first = ((long long)blockIdx.x * WARPS + threadIdx.x / WARP) * ROUNDS * WARP + lane;
 #pragma unroll
@@ -106,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) moe_dispatch_scan(int* in_
 // max_tiles is slots / tile_rows + E: there are never more. Those that there are not have no rows.
 // launch: grid E, block THREADS, registers 40
 extern "C" __global__ void __launch_bounds__(THREADS) moe_dispatch_tiles(int* offsets,       // [E + 1]
-                                                                         int* tiles,         // [max_tiles, 4], begins at a multiple of 16
+                                                                         int* tiles,         // [max_tiles, 4], aligned to 16 bytes
                                                                          int* tile_count,    // [1]
                                                                          const int* counts,  // [E]
                                                                          int E, int tile_rows, int max_tiles) {
@@ -116,11 +117,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) moe_dispatch_tiles(int* of
     const int begin = block_total(before, scratch);
     const int first_tile = block_total(ceil_div(before, tile_rows), scratch);
     const int count = counts[e], mine = ceil_div(count, tile_rows);
+    int4* const tile = reinterpret_cast<int4*>(tiles);
     for (int i = threadIdx.x; i < mine; i += THREADS)
-        reinterpret_cast<int4*>(tiles)[first_tile + i] = make_int4(e, begin + i * tile_rows, min(tile_rows, count - i * tile_rows), 0);
+        tile[first_tile + i] = make_int4(e, begin + i * tile_rows, min(tile_rows, count - i * tile_rows), 0);
     if (threadIdx.x == 0) offsets[e] = begin;
     if (e != E - 1) return;
-    for (int i = first_tile + mine + threadIdx.x; i < max_tiles; i += THREADS) reinterpret_cast<int4*>(tiles)[i] = make_int4(0, 0, 0, 0);
+    for (int i = first_tile + mine + threadIdx.x; i < max_tiles; i += THREADS) tile[i] = make_int4(0, 0, 0, 0);
     if (threadIdx.x == 0) {
         offsets[E] = begin + count;
         tile_count[0] = first_tile + mine;

@@ -5,12 +5,12 @@
 //            whose two best have the largest sum (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)     (CORRECTED, GROUPS, TOP_GROUPS)
 //   w_j = scale * s_j / S,  S = sum_j s_j + 1e-20 over the choices, or scale * s_j                  (NORMALISED)
 //   ds_j = scale * (dw_j - sum_i dw_i s_i / S) / S, or scale * dw_j;  then dl through softmax or sigmoid
-// For the auxiliary loss (moe_balance.cu) the forward leaves sums of p = s, or of s / (sum_e s + 1e-20) for a sigmoid, and counts of
-// the k best of s alone; the backward adds dp_e = dloss * factor * f_e.                             (AUX)
-// Saved for backward: logits, choices, f; scores are computed anew. Reads 4 E bytes a token and writes 8 k, little beside the rows of
-// x that its experts read: what counts is that lanes have work. WIDTH lanes own a token, each with HELD of its logits in registers; a
-// butterfly of (score, index) pairs finds the best, whose owner strikes it out. Each block leaves sums of its own, which
-// moe_balance.cu adds in order: no atomics, the same bits whatever the order of blocks.
+// For the auxiliary loss (moe_balance.cu) the forward leaves sums of p = s, or of s / (sum_e s + 1e-20) for a sigmoid, and counts
+// of the k best of s alone; the backward adds dp_e = dloss * factor * f_e.                          (AUX)
+// Saved for backward: logits, choices, f; scores are computed anew. Reads 4 E bytes a token and writes 8 k, little beside the rows
+// of x that its experts read: what counts is that lanes have work. WIDTH lanes own a token, each with HELD of its logits in registers;
+// the best is the largest of the lanes' largest, and its owner strikes it out. Each block leaves sums of its own, which moe_balance.cu
+// adds in order: no atomics, the same bits whatever the order of blocks.
 
 #include "common.cuh"
 
@@ -54,7 +54,7 @@ constexpr bool LIMITED = TOP_GROUPS < GROUPS;
 constexpr int GROUP = EXPERTS / GROUPS;  // experts of a group
 
 static_assert(EXPERTS >= 1 && EXPERTS <= 256 && TOP_K >= 1 && TOP_K <= TOP_GROUPS * GROUP, "as many choices as experts at most");
-static_assert(EXPERTS % GROUPS == 0 && TOP_GROUPS <= GROUPS && GROUPS <= 32 && (!LIMITED || GROUP > 1), "even groups of two or more");
+static_assert(EXPERTS % GROUPS == 0 && TOP_GROUPS <= GROUPS && GROUPS <= 32 && (!LIMITED || GROUP > 1), "even groups");
 
 // Which expert a lane of a token holds in its register i, and the lane that holds expert e.
 __device__ __forceinline__ int expert_of(int lane, int i) { return (i / VECTOR * WIDTH + lane) * VECTOR + i % VECTOR; }
@@ -205,7 +205,7 @@ __device__ __forceinline__ void take_best(int (&choice)[TOP_K], u32 (&key)[HELD]
     }
 }
 
-// A block owns a chunk of a sequence's tokens. partial_sum and partial_count are of the loss's p and choices; left alone without AUX.
+// A block owns a chunk of a sequence's tokens. partial_sum and partial_count are the loss's; left alone without AUX.
 // launch: grid sequences * chunks, block THREADS, registers EXPERTS > 64 ? 112 : 64
 extern "C" __global__ void __launch_bounds__(THREADS) moe_router_forward(float* weights,           // [N, k]
                                                                          int* choices,             // [N, k]
@@ -299,8 +299,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) moe_router_backward(elemen
                                                                           const float* d_loss,      // [1], read if AUX
                                                                           const float* logits,      // [N, E]
                                                                           const int* choices,       // [N, k]
-                                                                          const float* fractions,   // [sequences, E]: f, read if AUX
-                                                                          int sequences, int chunks, int T, float scale, float factor) {
+                                                                          const float* fractions,   // f: [sequences, E], if AUX
+                                                                          int sequences, int chunks, int T, float scale,
+                                                                          float factor) {
     const int lane = threadIdx.x % WIDTH, sequence = blockIdx.x / chunks;
     const int chunk = ceil_div(T, chunks), begin = blockIdx.x % chunks * chunk, end = min(begin + chunk, T);
 

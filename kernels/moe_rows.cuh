@@ -1,5 +1,5 @@
-// What moves rows between the tokens of a mixture of experts and their experts (moe_permute.cu, moe_combine.cu). A warp owns a token; a
-// lane has up to BATCH vectors of it under way at once, to keep the memory busy.
+// What moves rows between the tokens of a mixture of experts and their experts (moe_permute.cu, moe_combine.cu). A warp owns a token;
+// a lane has up to BATCH vectors of it under way at once, to keep the memory busy.
 #pragma once
 
 #include "common.cuh"
@@ -41,8 +41,8 @@ __device__ __forceinline__ void load_rows(long long (&row)[TOP_K], const int* ro
 
 // y = sum_j weight[j] * z[row[j]], j in order, or y += that, in float and rounded once.  y: [H]   z: [rows, H]
 template <int SIZE>
-__device__ __forceinline__ void weighted_sum(element* y, const element* z, const float (&weight)[TOP_K], const long long (&row)[TOP_K],
-                                             int H, bool accumulate) {
+__device__ __forceinline__ void weighted_sum(element* y, const element* z, const float (&weight)[TOP_K],
+                                             const long long (&row)[TOP_K], int H, bool accumulate) {
     constexpr int STEP = WARP * SIZE;
     for (int first = threadIdx.x % WARP * SIZE; first < H; first += BATCH_OF_SUMS * STEP) {
         Part<SIZE> part[BATCH_OF_SUMS][TOP_K], old[BATCH_OF_SUMS];
