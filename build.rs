@@ -2,11 +2,11 @@
 //!
 //! Reads text and writes text. It never runs a CUDA compiler and never looks for a GPU.
 
-#[path = "build/generate.rs"]
-mod generate;
 #[allow(dead_code)] // what kernels' files say of their launches is read again, and evaluated, by the library
 #[path = "src/gpu/kernels/expression.rs"]
 mod expression;
+#[path = "build/generate.rs"]
+mod generate;
 #[allow(dead_code)]
 #[path = "src/gpu/kernels/plan.rs"]
 mod plan;

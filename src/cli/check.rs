@@ -43,8 +43,8 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let table = table::all();
     let cases = chosen(&table, &flags)?;
     let session = Session::new(flags.device, replacement.clone())?;
-    let bar = ProgressBar::new(cases.len() as u64)
-        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed}")?);
+    let bar =
+        ProgressBar::new(cases.len() as u64).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed}")?);
     let mut outcomes = check(&cases, &session, |_| bar.inc(1));
     bar.finish_and_clear();
     if let Some(replacement) = &replacement {
@@ -85,7 +85,17 @@ fn chosen<'a>(table: &'a [Case], flags: &Flags) -> anyhow::Result<Vec<&'a Case>>
 fn print_table(outcomes: &[Outcome]) {
     say!(
         "{:4} {:18} {:22} {:24} {:5} {:>16} {:>9} {:>9} {:>6} {:>9} {:>9}",
-        "", "operation", "pass", "shape", "type", "off, of allowed", "distinct", "requested", "banks", "bound", "roofline"
+        "",
+        "operation",
+        "pass",
+        "shape",
+        "type",
+        "off, of allowed",
+        "distinct",
+        "requested",
+        "banks",
+        "bound",
+        "roofline"
     );
     for outcome in outcomes {
         let Outcome { op, pass, shape, element, .. } = outcome;

@@ -110,8 +110,7 @@ fn ours(name: &str) -> Result<Option<Prototype>> {
 }
 
 fn prototypes(source: &Source<'_>) -> Result<Vec<Prototype>> {
-    prototype::parse(source.text)
-        .map_err(|failure| Error::config(format!("{}:{}: {}", source.name, failure.line, failure.message)))
+    prototype::parse(source.text).map_err(|failure| Error::config(format!("{}:{}: {}", source.name, failure.line, failure.message)))
 }
 
 /// As a person writes it.
@@ -256,7 +255,8 @@ impl LoadedKernel {
             *integers.get(place)?
         };
         let Extents { grid, block, shared, .. } = self.plan.extents(&parameter, &self.constants)?;
-        let extent = |value: i64| u32::try_from(value).map_err(|_| format!("launch: {value} is no number of blocks, threads or bytes"));
+        let extent =
+            |value: i64| u32::try_from(value).map_err(|_| format!("launch: {value} is no number of blocks, threads or bytes"));
         let three = |of: [i64; 3]| Ok::<_, String>([extent(of[0])?, extent(of[1])?, extent(of[2])?]);
         let config = LaunchConfig::new(1, 1);
         Ok(LaunchConfig { grid: three(grid)?, block: three(block)?, shared_bytes: extent(shared)?, ..config })

@@ -32,18 +32,6 @@ impl LaunchConfig {
         Self { grid, block, cluster: [1; 3], shared_bytes: 0, cooperative: false, overlap: false }
     }
 
-    /// At least one thread for each of `elements`: the last block may be partly idle. An error if the grid would be too large.
-    pub fn elementwise(elements: u64, threads: u32) -> Result<Self> {
-        let blocks = elements.div_ceil(u64::from(threads.max(1))).max(1);
-        match u32::try_from(blocks) {
-            Ok(blocks) if blocks <= i32::MAX as u32 => Ok(Self::new(blocks, threads)),
-            _ => Err(Error::device(format!(
-                "{elements} elements in blocks of {threads} threads need {blocks} blocks, at most {} fit",
-                i32::MAX
-            ))),
-        }
-    }
-
     /// Blocks in all.
     pub fn blocks(&self) -> u64 {
         self.grid.iter().map(|&n| u64::from(n)).fold(1, u64::saturating_mul)
@@ -257,13 +245,5 @@ mod tests {
         }
         let clusters = LaunchConfig { cluster: [2, 1, 1], ..good };
         assert!(clusters.check("k", &Limits::of_capability(8, 0)).is_err());
-    }
-
-    #[test]
-    fn elementwise_grids_cover_every_element() {
-        for (elements, threads, blocks) in [(0, 256, 1), (1, 256, 1), (256, 256, 1), (257, 256, 2), (5, 0, 5)] {
-            assert_eq!(LaunchConfig::elementwise(elements, threads).unwrap().grid, [blocks, 1, 1]);
-        }
-        assert!(LaunchConfig::elementwise(u64::MAX, 256).is_err());
     }
 }

@@ -135,7 +135,11 @@ impl Expression {
             Self::SizeOf(of) => size(of).ok_or_else(|| format!("sizeof({of}): unknown type")),
             Self::Negative(of) => of.value(name, size)?.checked_neg().ok_or_else(overflow),
             Self::Choice(condition, yes, no) => {
-                if condition.value(name, size)? != 0 { yes.value(name, size) } else { no.value(name, size) }
+                if condition.value(name, size)? != 0 {
+                    yes.value(name, size)
+                } else {
+                    no.value(name, size)
+                }
             }
             Self::Binary(operator, left, right) => {
                 let (left, right) = (left.value(name, size)?, right.value(name, size)?);

@@ -88,7 +88,8 @@ pub(crate) fn common_element(kernel: &str, arguments: &[(&str, Option<ElementTyp
     match typed.find(|&(_, other)| other != element) {
         None => Ok(Some(element)),
         Some((name, other)) => {
-            let message = format!("kernel `{kernel}`: `{first}` has {element} elements, `{name}` {other}: they must be of one type");
+            let message =
+                format!("kernel `{kernel}`: `{first}` has {element} elements, `{name}` {other}: they must be of one type");
             Err(crate::Error::device(message))
         }
     }

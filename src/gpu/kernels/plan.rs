@@ -138,12 +138,7 @@ impl Constants {
         self.value_within(expression, parameters, 0)
     }
 
-    fn value_within(
-        &self,
-        expression: &Expression,
-        parameters: &dyn Fn(&str) -> Option<i64>,
-        depth: usize,
-    ) -> Result<i64, String> {
+    fn value_within(&self, expression: &Expression, parameters: &dyn Fn(&str) -> Option<i64>, depth: usize) -> Result<i64, String> {
         let size = |name: &str| match name {
             "element" => Some(self.element_bytes),
             "bf16" | "half" | "u16" => Some(2),

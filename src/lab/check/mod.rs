@@ -17,8 +17,8 @@ use crate::ops::table::tolerance::Distance;
 use crate::ops::table::{Arithmetic, Case, HostOperands, Outputs, Problem, Role, Traffic};
 use counters::Counted;
 use ptx_emulator::Order;
-pub use session::{Machine, Session};
 use session::OutputBytes;
+pub use session::{Machine, Session};
 
 /// Orders of blocks and warps beside the natural one.
 const ORDERS: u64 = 8;

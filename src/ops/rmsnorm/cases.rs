@@ -24,15 +24,12 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn add(cases: &mut Vec<Case>, extents: Extents, element: ElementType, traffic: Traffic) {
-    let passes: [(&'static str, fn(Extents, Traffic) -> Problem); 4] = [
-        ("forward", |extents, traffic| forward(extents, false, traffic)),
-        ("add forward", |extents, traffic| forward(extents, true, traffic)),
-        ("backward", |extents, traffic| backward(extents, false, traffic)),
-        ("add backward", |extents, traffic| backward(extents, true, traffic)),
-    ];
-    for (pass, problem) in passes {
-        let shape = format!("{}x{}", extents.rows, extents.width);
-        cases.push(Case { op: "rmsnorm", pass, shape, element, problem: Box::new(move || problem(extents, traffic)) });
+    let shape = format!("{}x{}", extents.rows, extents.width);
+    for residual in [false, true] {
+        let pass = if residual { "add forward" } else { "forward" };
+        cases.push(Case::new("rmsnorm", pass, &shape, element, move || forward(extents, residual, traffic)));
+        let pass = if residual { "add backward" } else { "backward" };
+        cases.push(Case::new("rmsnorm", pass, &shape, element, move || backward(extents, residual, traffic)));
     }
 }
 

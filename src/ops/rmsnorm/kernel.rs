@@ -40,7 +40,7 @@ impl Extents {
     }
 }
 
-/// `x` [R, C], `w` [C] → `y` [R, C], `rstd` [R].
+/// `x` `[R, C]`, `w` `[C]` → `y` `[R, C]`, `rstd` `[R]`.
 pub fn forward(
     context: &Context,
     extents: Extents,
@@ -56,15 +56,15 @@ pub fn forward(
 /// What [`add_forward`] writes.
 #[derive(Debug, Clone, Copy)]
 pub struct SumAndNorm<'a> {
-    /// [R, C], the sum.
+    /// `[R, C]`, the sum.
     pub s: ElementSliceMut<'a>,
-    /// [R, C], its norm.
+    /// `[R, C]`, its norm.
     pub y: ElementSliceMut<'a>,
-    /// [R]
+    /// `[R]`
     pub rstd: SliceMut<'a, f32>,
 }
 
-/// `x` and `r` [R, C], `w` [C] → `s = x + r`, `y` its norm.
+/// `x` and `r` `[R, C]`, `w` `[C]` → `s = x + r`, `y` its norm.
 pub fn add_forward(
     context: &Context,
     extents: Extents,
@@ -80,28 +80,28 @@ pub fn add_forward(
 /// What [`backward`] reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Saved<'a> {
-    /// [R, C], what was normalised.
+    /// `[R, C]`, what was normalised.
     pub s: ElementSlice<'a>,
-    /// [R]
+    /// `[R]`
     pub rstd: Slice<'a, f32>,
-    /// [C]
+    /// `[C]`
     pub w: ElementSlice<'a>,
 }
 
 /// What [`backward`] writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Gradients<'a> {
-    /// [R, C]
+    /// `[R, C]`
     pub dx: ElementSliceMut<'a>,
-    /// [C]
+    /// `[C]`
     pub dw: SliceMut<'a, f32>,
     /// Whether `dw` is added to what is there.
     pub accumulate: bool,
-    /// Workspace, [[`Extents::partials`], C].
+    /// Workspace, [`Extents::partials`] rows of C.
     pub partial: SliceMut<'a, f32>,
 }
 
-/// `dy` [R, C], and `ds` [R, C] where the sum is used elsewhere too → the gradients of x (which is that of r) and of w.
+/// `dy` `[R, C]`, and `ds` `[R, C]` where the sum is used elsewhere too → the gradients of x (which is that of r) and of w.
 pub fn backward(
     context: &Context,
     extents: Extents,

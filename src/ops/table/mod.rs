@@ -27,19 +27,38 @@ pub struct Case {
     pub problem: Box<dyn Fn() -> Problem + Send + Sync>,
 }
 
+impl Case {
+    /// With a function that makes the numbers.
+    pub fn new(
+        op: &'static str,
+        pass: &'static str,
+        shape: &str,
+        element: ElementType,
+        problem: impl Fn() -> Problem + Send + Sync + 'static,
+    ) -> Self {
+        Self { op, pass, shape: shape.to_owned(), element, problem: Box::new(problem) }
+    }
+}
+
 /// A case's numbers and how they are computed.
 pub struct Problem {
     /// What is read and written. Buffers are allocated in this order.
     pub operands: Vec<Operand>,
     /// Launches the kernels.
-    pub run: Box<dyn Fn(&Operands<'_>) -> Result<()>>,
+    pub run: Run,
     /// Every output by name, computed plainly.
-    pub reference: Box<dyn Fn(Arithmetic, &HostOperands) -> Outputs>,
+    pub reference: Reference,
     /// Floating-point operations, a multiply-add counted as two.
     pub flops: u64,
     /// What the counters must say.
     pub traffic: Traffic,
 }
+
+/// Launches a case's kernels on its operands.
+pub type Run = Box<dyn Fn(&Operands<'_>) -> Result<()>>;
+
+/// Computes a case's outputs plainly from its inputs, exactly or in low precision.
+pub type Reference = Box<dyn Fn(Arithmetic, &HostOperands) -> Outputs>;
 
 /// Values of outputs by their operands' names, row by row without gaps.
 pub type Outputs = Vec<(&'static str, Vec<f64>)>;

@@ -145,7 +145,10 @@ impl Operand {
             (Type::U32, _) => f64::from(u32::from_ne_bytes(four(at))),
             (Type::I64, _) => i64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i])) as f64,
         };
-        (0..self.rows).flat_map(|row| (0..self.cols).map(move |col| (row, col))).map(|(r, c)| value((r * self.pitch + c) * size)).collect()
+        (0..self.rows)
+            .flat_map(|row| (0..self.cols).map(move |col| (row, col)))
+            .map(|(r, c)| value((r * self.pitch + c) * size))
+            .collect()
     }
 
     /// Whether every byte between the rows is as it was.
