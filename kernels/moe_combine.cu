@@ -14,7 +14,7 @@ __device__ __forceinline__ void load_weights(float (&weight)[TOP_K], const float
     for (int j = 0; j < TOP_K; j++) weight[j] = weights[(long long)token * TOP_K + j];
 }
 
-// launch: grid ceil_div(N, TOKENS), block THREADS, registers 80
+// launch: grid ceil_div(N, TOKENS), block THREADS, registers TOP_K > 8 ? 128 : 64
 extern "C" __global__ void __launch_bounds__(THREADS) moe_combine_forward(element* y,              // [N, H]
                                                                           const element* z,        // [N * k, H]
                                                                           const float* weights,    // [N, k]
@@ -48,22 +48,25 @@ __device__ __forceinline__ void spread(element* dz, float (&d_weight)[TOP_K], co
         }
 #pragma unroll
         for (int b = 0; b < BATCH_OF_SUMS; b++) {
+            if (first + b * STEP >= H) continue;
+            float g[SIZE];
+            widen_part(gradient[b], g);
 #pragma unroll
             for (int j = 0; j < TOP_K; j++) {
-                if (first + b * STEP >= H) continue;
+                float x[SIZE];
+                widen_part(part[b][j], x);
 #pragma unroll
                 for (int i = 0; i < SIZE; i++) {
-                    const float g = to_float(gradient[b].at[i]);
-                    d_weight[j] = fmaf(g, to_float(part[b][j].at[i]), d_weight[j]);
-                    part[b][j].at[i] = from_float<element>(weight[j] * g);
+                    d_weight[j] = fmaf(g[i], x[i], d_weight[j]);
+                    x[i] = weight[j] * g[i];
                 }
-                store_part<SIZE>(dz + row[j] * H + first + b * STEP, part[b][j]);
+                store_part(dz + row[j] * H + first + b * STEP, narrow_part(x));
             }
         }
     }
 }
 
-// launch: grid ceil_div(N, TOKENS), block THREADS, registers TOP_K > 4 ? 112 : 80
+// launch: grid ceil_div(N, TOKENS), block THREADS, registers TOP_K > 4 ? 48 + 9 * TOP_K : 64
 extern "C" __global__ void __launch_bounds__(THREADS) moe_combine_backward(element* dz,             // [N * k, H]
                                                                            float* d_weights,        // [N, k]
                                                                            const element* dy,       // [N, H]

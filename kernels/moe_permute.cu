@@ -23,7 +23,7 @@ __device__ __forceinline__ void copy_row(element* y, const element* x, const lon
     }
 }
 
-// launch: grid ceil_div(N, TOKENS), block THREADS, registers 64
+// launch: grid ceil_div(N, TOKENS), block THREADS, registers TOP_K > 8 ? 128 : 64
 extern "C" __global__ void __launch_bounds__(THREADS) moe_permute_forward(element* y,              // [N * k, H]
                                                                           const element* x,        // [N, H], rows x_pitch apart
                                                                           const int* row_of_slot,  // [N, k]
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) moe_permute_forward(elemen
         copy_row<1>(y, x + (long long)token * x_pitch, row, H);
 }
 
-// launch: grid ceil_div(N, TOKENS), block THREADS, registers 80
+// launch: grid ceil_div(N, TOKENS), block THREADS, registers TOP_K > 8 ? 128 : 64
 extern "C" __global__ void __launch_bounds__(THREADS) moe_permute_backward(element* dx,             // [N, H]
                                                                            const element* dy,       // [N * k, H]
                                                                            const int* row_of_slot,  // [N, k]

@@ -183,7 +183,7 @@ __device__ __forceinline__ void keep_best_groups(u32 (&key)[HELD], int lane) {
     }
 #pragma unroll
     for (int i = 0; i < HELD; i++)
-        if (!(kept >> expert_of(lane, i) / GROUP & 1)) key[i] = TAKEN;
+        if (expert_of(lane, i) < EXPERTS && !(kept >> expert_of(lane, i) / GROUP & 1)) key[i] = TAKEN;
 }
 
 // The experts of a token's k largest keys, the largest first, of equal ones the first; takes these keys. Every lane gets them.

@@ -30,6 +30,24 @@ __device__ __forceinline__ void store_part(element* to, const Part<SIZE>& part) 
     *reinterpret_cast<Part<SIZE>*>(to) = part;
 }
 
+template <int SIZE>
+__device__ __forceinline__ void widen_part(const Part<SIZE>& part, float (&x)[SIZE]) {
+    if constexpr (SIZE == 1) {
+        x[0] = to_float(part.at[0]);
+    } else {
+        widen(__builtin_bit_cast(Vector<element>, part), x);
+    }
+}
+
+template <int SIZE>
+__device__ __forceinline__ Part<SIZE> narrow_part(const float (&x)[SIZE]) {
+    if constexpr (SIZE == 1) {
+        return {from_float<element>(x[0])};
+    } else {
+        return __builtin_bit_cast(Part<SIZE>, narrow<element>(x));
+    }
+}
+
 // This warp's token.
 __device__ __forceinline__ int token_of_warp() { return blockIdx.x * TOKENS + threadIdx.x / WARP; }
 
@@ -56,15 +74,16 @@ __device__ __forceinline__ void weighted_sum(element* y, const element* z, const
 #pragma unroll
         for (int b = 0; b < BATCH_OF_SUMS; b++) {
             if (first + b * STEP >= H) continue;
-            Part<SIZE> sum;
+            float sum[SIZE] = {};
+            if (accumulate) widen_part(old[b], sum);
 #pragma unroll
-            for (int i = 0; i < SIZE; i++) {
-                float total = accumulate ? to_float(old[b].at[i]) : 0.0f;
+            for (int j = 0; j < TOP_K; j++) {
+                float x[SIZE];
+                widen_part(part[b][j], x);
 #pragma unroll
-                for (int j = 0; j < TOP_K; j++) total = fmaf(weight[j], to_float(part[b][j].at[i]), total);
-                sum.at[i] = from_float<element>(total);
+                for (int i = 0; i < SIZE; i++) sum[i] = fmaf(weight[j], x[i], sum[i]);
             }
-            store_part<SIZE>(y + first + b * STEP, sum);
+            store_part(y + first + b * STEP, narrow_part(sum));
         }
     }
 }

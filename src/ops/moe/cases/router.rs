@@ -48,7 +48,7 @@ pub fn cases() -> Vec<Case> {
         ([2, 20, 129], softmax(9, Normalised, SEQUENCE), true, false),
         ([1, 100, 30], softmax(7, Normalised, TOKEN), false, true),
         ([2, 65, 6], deepseek(3, 3, 2, SEQUENCE), true, false),
-        ([2, 65, 6], deepseek(3, 3, 1, AuxLoss::None), false, true),
+        ([2, 65, 6], deepseek(2, 3, 1, AuxLoss::None), false, true),
         ([1, 17, 36], deepseek(20, 4, 4, TOKEN), false, false),
         ([1, 33, 256], deepseek(8, 8, 4, SEQUENCE), true, false),
     ] {

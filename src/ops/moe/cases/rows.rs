@@ -89,7 +89,8 @@ fn add(cases: &mut Vec<Case>, of: Extents, element: ElementType, traffic: Traffi
     cases.push(Case::new("moe_permute", "forward", &shape, element, move || permute_forward(of, traffic)));
     cases.push(Case::new("moe_permute", "backward", &shape, element, move || permute_backward(of, traffic)));
     cases.push(Case::new("moe_combine", "forward", &shape, element, move || combine_forward(of, traffic)));
-    cases.push(Case::new("moe_combine", "backward", &shape, element, move || combine_backward(of, traffic)));
+    cases.push(Case::new("moe_combine", "backward", &shape, element, move || combine_backward(of, false, traffic)));
+    cases.push(Case::new("moe_combine", "backward in place", &shape, element, move || combine_backward(of, true, traffic)));
 }
 
 fn permute_forward(of: Extents, traffic: Traffic) -> Problem {
@@ -145,24 +146,32 @@ fn combine_forward(of: Extents, traffic: Traffic) -> Problem {
     }
 }
 
-fn combine_backward(of: Extents, traffic: Traffic) -> Problem {
+fn combine_backward(of: Extents, in_place: bool, traffic: Traffic) -> Problem {
     let n = of.sizes.slots() * of.width;
+    let dz = if in_place { "z" } else { "dz" };
+    let mut operands = vec![
+        Operand::output("d_weights", Type::F32, of.weights()),
+        Operand::input("dy", Type::Activation, of.tokens(), normal(of.sizes.tokens * of.width, 5)),
+        Operand::input("weights", Type::F32, of.weights(), normal(of.sizes.slots(), 3)),
+        of.row_of_slot(),
+    ];
+    let z = normal(n, 2);
+    match in_place {
+        true => operands.push(Operand::in_out("z", Type::Activation, of.slots(), z)),
+        false => {
+            operands.push(Operand::input("z", Type::Activation, of.slots(), z));
+            operands.push(Operand::output("dz", Type::Activation, of.slots()));
+        }
+    }
     Problem {
-        operands: vec![
-            Operand::output("dz", Type::Activation, of.slots()),
-            Operand::output("d_weights", Type::F32, of.weights()),
-            Operand::input("dy", Type::Activation, of.tokens(), normal(of.sizes.tokens * of.width, 5)),
-            Operand::input("z", Type::Activation, of.slots(), normal(n, 2)),
-            Operand::input("weights", Type::F32, of.weights(), normal(of.sizes.slots(), 3)),
-            of.row_of_slot(),
-        ],
+        operands,
         run: Box::new(move |on| {
             let by = Weighed { weights: on.slice("weights")?, row_of_slot: on.slice("row_of_slot")? };
-            let to = (on.activations_mut("dz")?, on.slice_mut("d_weights")?);
+            let to = (on.activations_mut(dz)?, on.slice_mut("d_weights")?);
             of.rows().combine_backward(on.context(), to, on.activations("dy")?, on.activations("z")?, by)
         }),
         reference: Box::new(move |arithmetic, host| {
-            with_precision!(arithmetic, P => of.gradients_of_combined::<P>(host)).unwrap_or_default()
+            with_precision!(arithmetic, P => of.gradients_of_combined::<P>(host, dz)).unwrap_or_default()
         }),
         flops: 3 * n as u64,
         traffic,
@@ -205,7 +214,7 @@ impl Extents {
         self.stored::<P>(host, "y", y.value())
     }
 
-    fn gradients_of_combined<P: Precision>(self, host: &HostOperands) -> Result<Outputs> {
+    fn gradients_of_combined<P: Precision>(self, host: &HostOperands, name: &'static str) -> Result<Outputs> {
         let dy = self.input::<P>(host, "dy", self.tokens())?;
         let (mut tape, routing) = (Tape::recording(), self.routing()?);
         let z = tape.input(self.input::<P>(host, "z", self.slots())?);
@@ -213,6 +222,6 @@ impl Extents {
         let y = combine(&mut tape, &z, &weights, &routing)?;
         let gradients = gradients(tape, &y, &dy, &[&z, &weights])?;
         let dz = gradients[0].data()?.iter().map(|&x| P::round(x)).collect();
-        Ok(vec![("dz", widened(dz)), ("d_weights", gradients[1].to_f64()?)])
+        Ok(vec![(name, widened(dz)), ("d_weights", gradients[1].to_f64()?)])
     }
 }

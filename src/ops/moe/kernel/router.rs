@@ -79,10 +79,12 @@ impl Router {
     fn chunks(&self) -> usize {
         /// Two for each multiprocessor of today's devices.
         const BLOCKS: usize = 264;
+        /// Fewer would not be worth the sums that a block leaves.
+        const TOKENS_OF_A_BLOCK: usize = 64;
         const THREADS: usize = 256;
         let vectors = if self.experts.is_multiple_of(4) { self.experts / 4 } else { self.experts };
         let at_once = THREADS / vectors.next_power_of_two().min(32);
-        self.group_and_factor().0.div_ceil(at_once).clamp(1, BLOCKS.div_ceil(self.balanced().max(1)))
+        self.group_and_factor().0.div_ceil(at_once.max(TOKENS_OF_A_BLOCK)).clamp(1, BLOCKS.div_ceil(self.balanced().max(1)))
     }
 
     /// Rows of the workspaces, each of E numbers.
