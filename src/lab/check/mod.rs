@@ -5,7 +5,6 @@
 //! what the table demands.
 
 pub mod counters;
-mod session;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -15,10 +14,9 @@ use crate::gpu::ElementType;
 use crate::gpu::emulator::Settings;
 use crate::ops::table::tolerance::Distance;
 use crate::ops::table::{Arithmetic, Case, HostOperands, Outputs, Problem, Role, Traffic};
+use super::session::{Machine, OutputBytes, Session};
 use counters::Counted;
 use ptx_emulator::Order;
-use session::OutputBytes;
-pub use session::{Machine, Session};
 
 /// Orders of blocks and warps beside the natural one.
 const ORDERS: u64 = 8;
@@ -42,8 +40,10 @@ pub struct Outcome {
     pub counted: Option<Counted>,
     /// Whether a kernel of the user's file was launched.
     pub replaced: bool,
-    /// Everything that is wrong; empty if the case passes.
+    /// Everything that is wrong.
     pub failures: Vec<String>,
+    /// What the kernels move or do beyond what the table allows, though their results may be right.
+    pub waste: Vec<String>,
 }
 
 /// How far off an output is.
@@ -57,9 +57,9 @@ pub struct Output {
 }
 
 impl Outcome {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong and nothing wasted.
     pub fn pass(&self) -> bool {
-        self.failures.is_empty()
+        self.failures.is_empty() && self.waste.is_empty()
     }
 
     /// The output that uses up most of what is allowed.
@@ -92,6 +92,7 @@ pub fn check_case(case: &Case, session: &Session) -> Outcome {
         counted: None,
         replaced: false,
         failures: Vec::new(),
+        waste: Vec::new(),
     };
     if let Err(error) = examine(case, session, &mut outcome) {
         outcome.failures.push(error.to_string());
@@ -121,7 +122,7 @@ fn examine(case: &Case, session: &Session, outcome: &mut Outcome) -> Result<()> 
     outcome.failures.extend(outputs.failures.iter().cloned());
     if let Some(launches) = bench.launches() {
         let counted = Counted::new(&launches, &problem, case.element);
-        outcome.failures.extend(counted.failures(problem.traffic));
+        outcome.waste = counted.waste(problem.traffic);
         outcome.counted = Some(counted);
     }
     compare(&problem, &outputs, case.element, outcome);

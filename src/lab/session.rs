@@ -1,4 +1,4 @@
-//! Where cases run, and how one is run.
+//! Where the table's cases run, and how one is run: what `lab check` and `lab bench` share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub enum Machine {
 }
 
 /// A compiler, a machine and perhaps somebody's own kernels, for many cases.
+#[derive(Clone)]
 pub struct Session {
     machine: Machine,
     compiler: Arc<Compiler>,
@@ -36,6 +37,11 @@ impl Session {
             DeviceKind::Auto | DeviceKind::Cpu => return Err(Error::config(format!("kernels do not run on the device {kind}"))),
         };
         Ok(Self { machine, compiler: Arc::new(Compiler::new()?), replacement, device })
+    }
+
+    /// The same with other kernels in place of ours.
+    pub fn replacing(&self, replacement: Option<Replacement>) -> Self {
+        Self { replacement, ..self.clone() }
     }
 
     /// What runs the kernels.
@@ -62,9 +68,12 @@ pub(super) struct Bench {
     emulator: Option<Arc<EmulatorDevice>>,
 }
 
+/// Bytes by the operands' names.
+pub(super) type HostBytes = BTreeMap<&'static str, Vec<u8>>;
+
 /// The bytes of every output after a run.
 pub(super) struct OutputBytes {
-    bytes: BTreeMap<&'static str, Vec<u8>>,
+    bytes: HostBytes,
     /// What was changed and should not have been.
     pub failures: Vec<String>,
 }
@@ -81,6 +90,11 @@ impl OutputBytes {
 }
 
 impl Bench {
+    /// Whether times are modelled.
+    pub(super) fn is_emulated(&self) -> bool {
+        self.emulator.is_some()
+    }
+
     /// How the emulator goes on; nothing on a GPU.
     pub(super) fn set(&self, settings: Settings) {
         if let Some(emulator) = &self.emulator {
@@ -104,11 +118,16 @@ impl Bench {
         self.context.used_replacement()
     }
 
-    /// Lays out the operands, launches, and reads the outputs back.
-    pub(super) fn run(&self, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+    /// What launches.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The operands on the device, and the bytes that were copied there.
+    pub(super) fn lay_out(&self, problem: &Problem, element: ElementType) -> Result<(Operands<'_>, HostBytes)> {
         let (device, stream) = (self.context.device(), self.context.stream());
         let mut operands = Operands { context: &self.context, element, buffers: BTreeMap::new() };
-        let mut before = BTreeMap::new();
+        let mut host = BTreeMap::new();
         for operand in &problem.operands {
             let bytes = operand.encode(element);
             let buffer = device.allocate(operand.name, bytes.len())?;
@@ -119,8 +138,15 @@ impl Bench {
             if operands.buffers.insert(operand.name, buffer).is_some() {
                 return Err(Error::Internal(format!("two operands `{}`", operand.name)));
             }
-            before.insert(operand.name, bytes);
+            host.insert(operand.name, bytes);
         }
+        Ok((operands, host))
+    }
+
+    /// Lays out the operands, launches, and reads the outputs back.
+    pub(super) fn run(&self, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+        let (device, stream) = (self.context.device(), self.context.stream());
+        let (operands, before) = self.lay_out(problem, element)?;
         (problem.run)(&operands)?;
         device.synchronize(stream)?;
         let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
