@@ -1,11 +1,12 @@
 //! `ferromind lab check`.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
-use ferromind::lab::check::{Outcome, check};
-use ferromind::lab::session::Session;
+use ferromind::lab::check::{Outcome, Session, check, table as markdown};
 use ferromind::ops::table;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -18,6 +19,9 @@ use super::selection::Selection;
 pub struct Flags {
     #[command(flatten)]
     selection: Selection,
+    /// Write the counters of the measured cases into a Markdown file, between the marks that are there
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["op", "only", "kernel"])]
+    write_table: Option<PathBuf>,
     /// Only the last line, which is JSON
     #[arg(long)]
     json: bool,
@@ -25,7 +29,7 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let Flags { selection, json } = flags;
+    let Flags { selection, write_table: readme, json } = flags;
     let replacement = selection.replacement()?;
     let table = table::all();
     let cases = selection.cases(&table)?;
@@ -40,6 +44,9 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             return Err(selection.nothing_launched(replacement));
         }
     }
+    if let Some(path) = &readme {
+        write_table(path, &outcomes)?;
+    }
     let failed = outcomes.iter().filter(|outcome| !outcome.pass()).count();
     if !json {
         print_table(&outcomes);
@@ -47,6 +54,13 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     }
     say!("{}", json!({ "device": selection.device.to_string(), "pass": failed == 0, "failed": failed, "cases": outcomes }));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_table(path: &Path, outcomes: &[Outcome]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let marked = markdown::replaced(&text, &markdown::markdown(outcomes));
+    let text = marked.with_context(|| format!("{}: no marks between which the table could stand", path.display()))?;
+    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 fn print_table(outcomes: &[Outcome]) {

@@ -10,5 +10,5 @@ pub mod golden;
 pub mod ladder;
 pub mod long_context;
 pub mod one_token;
-pub mod session;
+mod session;
 pub mod stories;
