@@ -1,7 +1,7 @@
 // RMSNorm forward, rung 5: 16 bytes an access, and no more threads than a row has of them.
 //   x, y: [R, WIDTH]   w: [WIDTH]   rstd: [R]      rstd = 1 / sqrt(mean(x^2) + eps)      y = w * x * rstd
-// One instruction moves 8 elements in bf16. The bytes are the same; what is saved is the instructions that ask for them, and everything
-// around: addresses, comparisons, and the sums of warps that had two elements a thread.
+// The bytes are the same, but one instruction moves 8 elements in bf16: 7 times fewer accesses to global memory (8 for the rows, none
+// for rstd), and with them go addresses, comparisons, and the sums of warps whose threads had two elements each.
 #include "common.cuh"
 
 #ifndef WIDTH

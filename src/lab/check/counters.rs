@@ -39,6 +39,8 @@ pub struct Counted {
     pub accesses: u64,
     /// Passes over shared memory.
     pub passes: u64,
+    /// Warps that waited at barriers, each time counted.
+    pub barriers: u64,
     /// Passes over shared memory over those without conflicts; 1 where none is used.
     pub wavefronts: f64,
     /// Seconds on an H200 below which the counters do not let the launches come.
@@ -70,14 +72,17 @@ impl Counted {
     /// Of these launches of the problem.
     pub fn new(launches: &[Launched], problem: &Problem, element: ElementType) -> Self {
         let bytes: u64 = problem.operands.iter().map(|operand| operand.traffic(element)).sum();
-        let (mut distinct, mut sectors, mut instructions, mut accesses, mut passes, mut ideal) = (0, 0, 0, 0, 0, 0);
+        let (mut distinct, mut sectors, mut instructions, mut accesses) = (0, 0, 0, 0);
+        let (mut passes, mut ideal, mut barriers) = (0, 0, 0);
         for launched in launches {
             let (read, written) = launched.report.counters.distinct_sectors();
             let total = launched.report.counters.total();
             distinct += read + written;
             sectors += total.sectors;
             instructions += total.warps;
-            accesses += launched.report.counters.classes.get(&Class::Global).map_or(0, |tally| tally.warps);
+            let of = |class| launched.report.counters.classes.get(&class).map_or(0, |tally| tally.warps);
+            accesses += of(Class::Global);
+            barriers += of(Class::Barrier);
             passes += total.wavefronts;
             ideal += total.ideal_wavefronts;
         }
@@ -92,6 +97,7 @@ impl Counted {
             instructions,
             accesses,
             passes,
+            barriers,
             wavefronts: if ideal == 0 { 1.0 } else { passes as f64 / ideal as f64 },
             bound: launches.iter().map(|launched| launched.bound.seconds).sum(),
             roofline: (bytes as f64 / ceilings.memory_bandwidth).max(problem.flops as f64 / TENSOR_FLOPS),
