@@ -1,4 +1,4 @@
-//! Where cases run, and how one is run.
+//! Where the table's cases run, and how one is run: what `lab check` and `lab bench` share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub enum Machine {
 }
 
 /// A compiler, a machine and perhaps somebody's own kernels, for many cases.
+#[derive(Clone)]
 pub struct Session {
     machine: Machine,
     compiler: Arc<Compiler>,
@@ -37,6 +38,11 @@ impl Session {
             DeviceKind::Auto | DeviceKind::Cpu => return Err(Error::config(format!("kernels do not run on the device {kind}"))),
         };
         Ok(Self { machine, compiler: Arc::new(Compiler::new()?), replacement, device })
+    }
+
+    /// The same with other kernels in place of ours.
+    pub fn replacing(&self, replacement: Option<Replacement>) -> Self {
+        Self { replacement, ..self.clone() }
     }
 
     /// What runs the kernels.
@@ -63,9 +69,12 @@ pub(super) struct Bench {
     emulator: Option<Arc<EmulatorDevice>>,
 }
 
+/// Bytes by the operands' names.
+pub(super) type HostBytes = BTreeMap<&'static str, Vec<u8>>;
+
 /// The bytes of every output after a run.
 pub struct OutputBytes {
-    bytes: BTreeMap<&'static str, Vec<u8>>,
+    bytes: HostBytes,
     /// What was changed and should not have been.
     pub failures: Vec<String>,
 }
@@ -83,6 +92,11 @@ impl OutputBytes {
 }
 
 impl Bench {
+    /// Whether times are modelled.
+    pub(super) fn is_emulated(&self) -> bool {
+        self.emulator.is_some()
+    }
+
     /// How the emulator goes on; nothing on a GPU.
     pub(super) fn set(&self, settings: Settings) {
         if let Some(emulator) = &self.emulator {
@@ -116,20 +130,22 @@ impl Bench {
         self.context.used_replacement()
     }
 
+    /// What launches.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Lays out the operands, launches, and reads the outputs back.
     pub(super) fn run(&self, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
         run(&self.context, problem, element)
     }
 }
 
-/// Lays a problem's operands out in the device's memory, launches its kernels, and reads outputs and inputs back.
-///
-/// # Errors
-/// What the device or the compiler says; on the emulator also what its checkers found.
-pub fn run(context: &Context, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+/// A problem's operands in the device's memory, and the bytes that were copied there.
+pub(super) fn lay_out<'a>(context: &'a Context, problem: &Problem, element: ElementType) -> Result<(Operands<'a>, HostBytes)> {
     let (device, stream) = (context.device(), context.stream());
     let mut operands = Operands { context, element, buffers: BTreeMap::new() };
-    let mut before = BTreeMap::new();
+    let mut host = BTreeMap::new();
     for operand in &problem.operands {
         let bytes = operand.encode(element);
         let buffer = device.allocate(operand.name, bytes.len())?;
@@ -140,8 +156,18 @@ pub fn run(context: &Context, problem: &Problem, element: ElementType) -> Result
         if operands.buffers.insert(operand.name, buffer).is_some() {
             return Err(Error::Internal(format!("two operands `{}`", operand.name)));
         }
-        before.insert(operand.name, bytes);
+        host.insert(operand.name, bytes);
     }
+    Ok((operands, host))
+}
+
+/// Lays a problem's operands out in the device's memory, launches its kernels, and reads outputs and inputs back.
+///
+/// # Errors
+/// What the device or the compiler says; on the emulator also what its checkers found.
+pub fn run(context: &Context, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+    let (device, stream) = (context.device(), context.stream());
+    let (operands, before) = lay_out(context, problem, element)?;
     (problem.run)(&operands)?;
     device.synchronize(stream)?;
     let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
