@@ -4,10 +4,14 @@ use super::kernel::{self, Extents, Gated, Rows, WeightGradient};
 use super::reference;
 use super::tiling::Tiling;
 use crate::Result;
+use crate::gpu::device::Limits;
 use crate::gpu::{ElementSlice, ElementSliceMut, ElementType};
 use crate::ops::table::{Case, Operand, Operands, Precision, Problem, Traffic, Type, normal, widened};
 use crate::tensor::Float;
 use crate::with_precision;
+
+/// Shared memory of a block on the device that the emulator is, where counters are read.
+pub(crate) const SHARED: u32 = Limits::of_capability(9, 0).shared_per_block;
 
 /// One product.
 #[derive(Clone, Copy)]
@@ -116,7 +120,7 @@ impl Shape {
     }
 
     fn tiled(self, [rows, cols, depth]: [usize; 3], others: usize) -> Traffic {
-        self.traffic(Tiling::new(rows, cols, self.element, true), [rows, cols, depth], others)
+        self.traffic(Tiling::new([rows, cols], self.element, true, SHARED), [rows, cols, depth], others)
     }
 }
 
@@ -304,8 +308,8 @@ fn backward_weight(shape: Shape, accumulate: bool) -> Problem {
     } else {
         Operand::output("dw", Type::F32, [n, k])
     };
-    let tiling = Tiling::shared(n, k, shape.element, true);
-    let splits = tiling.splits(n, k, m);
+    let tiling = Tiling::shared([n, k], shape.element, true, SHARED);
+    let splits = tiling.splits([n, k], m);
     // A gradient moves once or, to be added to, twice; a partial sum is written and read.
     let stored = n * k * 4 * (if accumulate { 2 } else { 1 } + if splits > 1 { 2 * splits } else { 0 });
     Problem {

@@ -16,48 +16,67 @@ pub struct Tiling {
     aligned: bool,
 }
 
-/// Blocks that keep the largest GPUs of today busy: one on each of 132 multiprocessors. The number depends on nothing else, so that
-/// sums come out alike on every device.
-const BLOCKS: usize = 132;
+/// Multiprocessors of the largest GPUs of today. How a sum is split depends on them, not on those of the device at hand.
+const MULTIPROCESSORS: usize = 132;
 
 impl Tiling {
-    /// For C [`rows`, `columns`]: the largest tiles of which there are enough for all multiprocessors.
-    pub fn new(rows: usize, columns: usize, element: ElementType, aligned: bool) -> Self {
-        let largest = [Self::large(element), Self::medium()].into_iter().find(|tiling| tiling.tiles(rows, columns) >= BLOCKS);
-        largest.filter(|_| aligned).unwrap_or(Self::small(aligned))
+    /// For C [`rows`, `columns`] on a device with so many bytes of shared memory for a block: what takes the multiprocessor with the
+    /// most tiles the least time.
+    pub fn new([rows, columns]: [usize; 2], element: ElementType, aligned: bool, shared: u32) -> Self {
+        let usable = Self::all(element).into_iter().filter(|tiling| aligned && tiling.shared_bytes() <= shared);
+        let fastest = usable.min_by_key(|tiling| tiling.tiles(rows, columns).div_ceil(MULTIPROCESSORS) * tiling.time());
+        fastest.unwrap_or(Self::small(aligned))
     }
 
-    /// For C [`rows`, `columns`] of which several blocks share a tile.
-    pub fn shared(rows: usize, columns: usize, element: ElementType, aligned: bool) -> Self {
-        let large = Self::large(element);
-        if aligned && rows >= large.rows && columns >= large.columns { large } else { Self::small(aligned) }
+    /// For C [`rows`, `columns`] of which several blocks share a tile: the largest that there is enough of C for.
+    pub fn shared([rows, columns]: [usize; 2], element: ElementType, aligned: bool, shared: u32) -> Self {
+        let fits = |tiling: &Self| rows >= tiling.rows && columns >= tiling.columns && tiling.shared_bytes() <= shared;
+        Self::all(element).into_iter().filter(|_| aligned).find(fits).unwrap_or(Self::small(aligned))
     }
 
-    /// For C in tiles of so many rows, 64 or 128, that somebody else has chosen.
-    pub fn of_rows(rows: usize, element: ElementType, aligned: bool) -> Result<Self> {
-        match (rows, aligned) {
-            (128, true) => Ok(Self::large(element)),
-            (64, true) => Ok(Self::medium()),
-            (64, false) => Ok(Self::small(false)),
-            // Copying element by element takes the registers that a larger part would.
-            (128, false) => Ok(Self { rows: 128, columns: 64, warp_rows: 32, aligned }),
-            _ => Err(Error::device(format!("tiles have 64 or 128 rows, not {rows}"))),
+    /// For C of `tiles` times `height` rows, where somebody else has chosen that tiles have a height of 64 or 128 rows.
+    pub fn of_height(
+        height: usize,
+        [tiles, columns]: [usize; 2],
+        element: ElementType,
+        aligned: bool,
+        shared: u32,
+    ) -> Result<Self> {
+        let usable = Self::all(element).into_iter().filter(|tiling| tiling.rows == height && tiling.shared_bytes() <= shared);
+        let time = |tiling: &Self| (tiles * columns.div_ceil(tiling.columns)).div_ceil(MULTIPROCESSORS) * tiling.time();
+        let fastest = usable.min_by_key(time).ok_or_else(|| Error::device(format!("tiles have 64 or 128 rows, not {height}")))?;
+        Ok(match (aligned, height) {
+            (true, _) => fastest,
+            // Copying element by element takes the registers that a larger part of C would.
+            (false, 128) => Self { rows: 128, columns: 64, warp_rows: 32, aligned },
+            (false, _) => Self::small(aligned),
+        })
+    }
+
+    /// All for rows at multiples of 16 bytes, the largest first.
+    fn all(element: ElementType) -> Vec<Self> {
+        let tiling = |rows, columns, warp_rows| Self { rows, columns, warp_rows, aligned: true };
+        let (medium, small) = (tiling(64, 128, 32), Self::small(true));
+        match element {
+            // In float a thread's part of 64 rows would not fit into its registers.
+            ElementType::F32 => vec![tiling(128, 128, 32), medium, small],
+            ElementType::F16 | ElementType::BF16 => vec![tiling(128, 256, 64), tiling(128, 128, 64), medium, small],
         }
-    }
-
-    /// Multiplies the most for each byte that it loads.
-    fn large(element: ElementType) -> Self {
-        // In float a thread's part of 64 rows would not fit into its registers.
-        let warp_rows = if element == ElementType::F32 { 32 } else { 64 };
-        Self { rows: 128, columns: 128, warp_rows, aligned: true }
-    }
-
-    fn medium() -> Self {
-        Self { rows: 64, columns: 128, warp_rows: 32, aligned: true }
     }
 
     fn small(aligned: bool) -> Self {
         Self { rows: 64, columns: 64, warp_rows: 16, aligned }
+    }
+
+    /// How long a tile takes for each step along k, in no unit: what it loads through the L2 cache, and what it multiplies, which on an
+    /// H200 take equally long where tiles have 128 x 256.
+    fn time(self) -> usize {
+        self.rows + self.columns + self.rows * self.columns / 85
+    }
+
+    /// Three stages of 128 bytes along k.
+    fn shared_bytes(self) -> u32 {
+        (3 * 128 * (self.rows + self.columns)) as u32
     }
 
     /// Tiles of C [`rows`, `columns`].
@@ -66,9 +85,10 @@ impl Tiling {
     }
 
     /// Blocks that share each tile of C [`rows`, `columns`] where a sum over `depth` is long and the tiles are few: as many as fill
-    /// the device twice, but none with less than 512 terms.
-    pub fn splits(self, rows: usize, columns: usize, depth: usize) -> usize {
-        (2 * BLOCKS / self.tiles(rows, columns).max(1)).clamp(1, (depth / 512).max(1))
+    /// the device, but none with less than 512 terms.
+    pub fn splits(self, [rows, columns]: [usize; 2], depth: usize) -> usize {
+        let blocks = if self.columns > 128 { MULTIPROCESSORS } else { 2 * MULTIPROCESSORS };
+        (blocks / self.tiles(rows, columns).max(1)).clamp(1, (depth / 512).max(1))
     }
 
     /// Macros of the kernels' file.
@@ -108,7 +128,9 @@ impl Layout {
         let needed = if rows == 0 { 0 } else { (rows - 1).saturating_mul(pitch).saturating_add(cols) };
         if needed > held || (pitch < cols && rows > 1) {
             let op = self.op;
-            return Err(Error::device(format!("{op}: `{name}` has {held} elements, [{rows}, {cols}] with rows {pitch} apart takes {needed}")));
+            return Err(Error::device(format!(
+                "{op}: `{name}` has {held} elements, [{rows}, {cols}] with rows {pitch} apart takes {needed}"
+            )));
         }
         self.aligned &= memory.address().is_multiple_of(16) && (pitch * element.bytes()).is_multiple_of(16);
         Ok(())
