@@ -150,3 +150,60 @@ impl Layout {
         Ok(ints)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Buffer, Limits};
+
+    const H200: u32 = Limits::of_capability(9, 0).shared_per_block;
+    const GEFORCE: u32 = Limits::of_capability(8, 9).shared_per_block;
+
+    fn size(tiling: Tiling) -> [usize; 2] {
+        [tiling.rows, tiling.columns]
+    }
+
+    #[test]
+    fn large_tiles_where_there_are_enough_and_they_fit() {
+        let of = |c, element, shared| size(Tiling::new(c, element, true, shared));
+        assert_eq!(of([65536, 768], ElementType::BF16, H200), [128, 256]);
+        assert_eq!(of([65536, 768], ElementType::BF16, GEFORCE), [128, 128]);
+        assert_eq!(of([65536, 768], ElementType::F32, H200), [128, 128]);
+        assert_eq!(of([17, 512], ElementType::BF16, H200), [64, 64]);
+        assert_eq!(size(Tiling::new([65536, 768], ElementType::BF16, false, H200)), [64, 64]);
+        for height in [64, 128] {
+            for aligned in [true, false] {
+                let tiling = Tiling::of_height(height, [40, 1408], ElementType::F16, aligned, GEFORCE).unwrap();
+                assert!(tiling.rows == height && tiling.shared_bytes() <= GEFORCE && tiling.aligned == aligned);
+            }
+        }
+        let error = Tiling::of_height(32, [1, 1], ElementType::F16, true, H200).unwrap_err().to_string();
+        assert!(error.ends_with("tiles have 64 or 128 rows, not 32"), "{error}");
+    }
+
+    #[test]
+    fn few_tiles_are_shared_by_as_many_blocks_as_fill_the_device() {
+        let splits = |c, depth| Tiling::shared(c, ElementType::BF16, true, H200).splits(c, depth);
+        assert_eq!(splits([512, 768], 65536), 11);
+        assert_eq!(splits([512, 768], 2048), 4);
+        assert_eq!(splits([8192, 8192], 65536), 1);
+        assert_eq!(splits([8, 8], 100), 1);
+    }
+
+    #[test]
+    fn memory_that_is_too_short_or_not_aligned() {
+        let buffer = Buffer::new("x", 0x1000, 100, ());
+        let mut layout = Layout::new("linear");
+        let mut add = |rows, pitch| layout.add("x", buffer.all(), ElementType::BF16, [rows, 8], pitch);
+        assert_eq!(
+            add(6, 9).unwrap_err().to_string(),
+            "linear: `x` has 50 elements, [6, 8] with rows 9 apart takes 53"
+        );
+        assert!(add(2, 7).is_err() && add(usize::MAX, usize::MAX).is_err());
+        add(3, 8).unwrap();
+        assert!(layout.aligned());
+        layout.add("y", buffer.all(), ElementType::BF16, [3, 8], 9).unwrap();
+        assert!(!layout.aligned());
+        assert!(layout.ints([1 << 31]).is_err());
+    }
+}
