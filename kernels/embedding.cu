@@ -1,10 +1,10 @@
 // Embedding, forward and backward.  table, dtable: [V, H]   ids: [N], each in 0..V   y, dy: [N, H]
 //   y[n] = table[ids[n]]      dtable[v] += sum of dy[n] over the n with ids[n] = v, in the order of n
-// Bound by memory: forward reads N rows and writes them; backward reads dy once, and reads and writes the rows of dtable that occur.
-// Backward without atomics.  The positions n are sorted by id, stably, by two passes over digits of DIGIT_BITS bits, so that equal ids
+// Bound by memory: forward reads N rows and writes them; backward reads dy, and reads and writes the rows of dtable that occur.
+// Backward without atomics.  The positions n are sorted by id, stably, in two passes over digits of DIGIT_BITS bits: then equal ids
 // are neighbours and in order.  A pass is two launches: each block counts the digits of its tile; then each block adds up the
-// counts before its own and moves its tile's ids to their places.  In the sorted order a warp adds up a piece of PIECE positions, 128
-// columns at a time.  The first part of an id's run goes to dtable at once; of an id that began in an earlier piece, the sum goes to
+// counts before its own and moves its tile's ids to their places.  In the sorted order a warp adds up a piece of PIECE positions in
+// 128 columns.  Where an id's run begins, its sum goes to dtable at once; of an id that began in an earlier piece, the sum goes to
 // partial[piece], and a last kernel adds these to dtable in the order of pieces.  So a frequent id is shared out among many warps.
 // Saved for backward: ids.
 
@@ -12,6 +12,9 @@
 
 #ifndef DIGIT_BITS  // at most 9; V is at most 2^(2 * DIGIT_BITS)
 #define DIGIT_BITS 9
+#endif
+#ifndef TILE  // ids that a block sorts, a multiple of 512
+#define TILE 4096
 #endif
 #ifndef PIECE  // sorted positions that a warp adds up, a multiple of 32
 #define PIECE 64
@@ -24,8 +27,7 @@ constexpr int WIDTH = 16 / sizeof(element);
 constexpr int DIGITS = 1 << DIGIT_BITS;
 constexpr int SORT_THREADS = 512;
 constexpr int SORT_WARPS = SORT_THREADS / 32;
-constexpr int SORT_ROUNDS = 8;  // ids of each thread
-constexpr int TILE = SORT_THREADS * SORT_ROUNDS;
+constexpr int SORT_ROUNDS = TILE / SORT_THREADS;  // ids of each thread
 
 constexpr int COLUMNS = 4;            // of a lane: 16 bytes of dtable
 constexpr int SLAB = 32 * COLUMNS;    // of a warp
@@ -169,7 +171,7 @@ __device__ __forceinline__ void put(float* to, const float (&sum)[COLUMNS], int 
 }
 
 // A warp owns a piece of the sorted positions and a slab of columns.
-// launch: grid ceil_div(ceil_div(N, PIECE) * ceil_div(H, SLAB), ROW_WARPS), block ROW_THREADS, registers 80
+// launch: grid ceil_div(ceil_div(N, PIECE) * ceil_div(H, SLAB), ROW_WARPS), block ROW_THREADS, registers 104
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     embedding_backward(float* dtable,           // [V, H]
                        float* partial,          // [ceil_div(N, PIECE), H]: of ids that began in an earlier piece
@@ -182,7 +184,8 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     const int slabs = ceil_div(H, SLAB), piece = unit / slabs, column = unit % slabs * SLAB + lane * COLUMNS;
     const int begin = piece * PIECE, end = min(begin + PIECE, N);
     if (begin >= N) return;  // the whole warp
-    const bool dy_aligned = rows_aligned<COLUMNS>(dy, H), aligned = rows_aligned<COLUMNS>(dtable, H) && rows_aligned<COLUMNS>(partial, H);
+    const bool dy_aligned = rows_aligned<COLUMNS>(dy, H);
+    const bool aligned = rows_aligned<COLUMNS>(dtable, H) && rows_aligned<COLUMNS>(partial, H);
     int current = sorted[begin];
     bool began_earlier = begin > 0 && sorted[begin - 1] == current;
     float* to = (began_earlier ? partial + (long long)piece * H : dtable + (long long)current * H) + column;
@@ -218,8 +221,8 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     put(to, sum, H - column, aligned, !began_earlier);
 }
 
-// A block owns a piece and a slab, and has something to do where the piece is the first of those that an id reaches beyond the one in
-// which it began.  Its warps share the id's pieces; their sums are added in order.
+// A block owns a piece and a slab, and has something to do where the piece is the first that an id reaches after that in which it
+// began.  Its warps share the id's pieces; their sums are added in order.
 // launch: grid (ceil_div(N, PIECE), ceil_div(H, SLAB)), block ROW_THREADS, registers 64
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     embedding_backward_rest(float* dtable,         // [V, H]

@@ -7,7 +7,7 @@
 //   dx = rstd * (g - xhat * mean(g * xhat)),   dw = sum of du * xhat over all rows and heads.
 // Saved for backward: x (rstd is cheaper to compute again than to read).  y may be x, and dx may be dy.
 // Bound by memory: forward reads and writes each element once, backward reads two and writes one; the angles of a row are read once
-// for all its heads.  A few lanes own a head: a lane holds WIDTH columns of the first half of what turns and the same of the second,
+// for all its heads.  A few lanes own a head: a lane holds WIDTH columns of the first half of what turns and as many of the second,
 // so that both columns of a pair are in its registers.  dw: each block sums its rows into partial[block]; a second kernel adds the
 // partials in the order of blocks, and the bits never depend on scheduling.
 
@@ -29,8 +29,10 @@
 constexpr int THREADS = 256;
 constexpr int STILL = HEAD_DIM - ROTARY_DIM;  // columns that do not turn
 constexpr int HALF = ROTARY_DIM / 2;
-constexpr int WIDTH = MAX_WIDTH >= 4 && STILL % 4 == 0 && HALF % 4 == 0 ? 4 : MAX_WIDTH >= 2 && STILL % 2 == 0 && HALF % 2 == 0 ? 2 : 1;
-constexpr int PAIRS = HALF / WIDTH;  // vectors of pairs: one for each lane is best, but no lane should hold more than 4 vectors of a head
+constexpr int MULTIPLE_OF = STILL % 4 == 0 && HALF % 4 == 0 ? 4 : STILL % 2 == 0 && HALF % 2 == 0 ? 2 : 1;
+constexpr int WIDTH = MAX_WIDTH < MULTIPLE_OF ? MAX_WIDTH : MULTIPLE_OF;
+// Lanes of a head: one for each vector of the pairs' first columns, or more where each would hold more than 4 vectors of the head.
+constexpr int PAIRS = HALF / WIDTH;
 constexpr int PER_HEAD = 4 * PAIRS * WIDTH < HEAD_DIM ? ceil_div(HEAD_DIM, 4 * WIDTH) : PAIRS;
 constexpr int LANES = PER_HEAD > 16 ? 32 : PER_HEAD > 8 ? 16 : PER_HEAD > 4 ? 8 : PER_HEAD > 2 ? 4 : PER_HEAD;
 constexpr int WARP_GROUPS = 32 / LANES;  // groups of lanes, each at a head of its own
@@ -115,7 +117,7 @@ __device__ __forceinline__ float head_dot(const float (&a)[HELD], const float (&
     return warp_sum<LANES>(sum);
 }
 
-// How many groups share the heads of a row, so that all have as many to do: of 10 heads and 4 groups in a warp each does 3, 3, 2 and 2.
+// How many groups share the heads of a row, evenly: of 10 heads and 4 groups in a warp they have 3, 3, 2 and 2.
 __device__ __forceinline__ int groups_of_row(int heads) { return ceil_div(heads, ceil_div(heads, WARP_GROUPS)); }
 
 // The heads of one group: rows `row`, each time heads first, first + step, ...
@@ -128,8 +130,8 @@ __device__ __forceinline__ Place place_of(int unit, int heads) {
     return {unit / step, unit % step, step, ceil_div(heads, step), (int)threadIdx.x % LANES};
 }
 
-__device__ __forceinline__ void rope(element* y, const element* x, const float* table, const int* positions, int R, int H, int y_pitch,
-                                     int x_pitch, float direction) {
+__device__ __forceinline__ void rope(element* y, const element* x, const float* table, const int* positions, int R, int H,
+                                     int y_pitch, int x_pitch, float direction) {
     const Place at = place_of(blockIdx.x * GROUPS + threadIdx.x / LANES, H);
     if (at.row >= R) return;
     Angles angles;
@@ -150,20 +152,22 @@ __device__ __forceinline__ void rope(element* y, const element* x, const float* 
 }
 
 // launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS), block THREADS, registers 64
-extern "C" __global__ void __launch_bounds__(THREADS) rope_forward(element* y,            // [R, H * D]; may be x
-                                                                   const element* x,      // [R, H * D]
-                                                                   const float* table,    // [positions, ROTARY_DIM]: cosines, sines
-                                                                   const int* positions,  // [R]
-                                                                   int R, int H, int y_pitch, int x_pitch) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    rope_forward(element* y,            // [R, H * D]; may be x
+                 const element* x,      // [R, H * D]
+                 const float* table,    // [positions, ROTARY_DIM]: cosines, sines
+                 const int* positions,  // [R]
+                 int R, int H, int y_pitch, int x_pitch) {
     rope(y, x, table, positions, R, H, y_pitch, x_pitch, 1.0f);
 }
 
 // launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS), block THREADS, registers 64
-extern "C" __global__ void __launch_bounds__(THREADS) rope_backward(element* dx,           // [R, H * D]; may be dy
-                                                                    const element* dy,     // [R, H * D]
-                                                                    const float* table,    // [positions, ROTARY_DIM]: cosines, sines
-                                                                    const int* positions,  // [R]
-                                                                    int R, int H, int dx_pitch, int dy_pitch) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    rope_backward(element* dx,           // [R, H * D]; may be dy
+                  const element* dy,     // [R, H * D]
+                  const float* table,    // [positions, ROTARY_DIM]: cosines, sines
+                  const int* positions,  // [R]
+                  int R, int H, int dx_pitch, int dy_pitch) {
     rope(dx, dy, table, positions, R, H, dx_pitch, dy_pitch, -1.0f);
 }
 
@@ -194,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float v[HELD];
 #pragma unroll
             for (int j = 0; j < HELD; j++) v[j] = next[j];
-            load_head(next, from + (h + at.step) * HEAD_DIM, lane, present && h + at.step < H);  // under way while this one is computed
+            load_head(next, from + (h + at.step) * HEAD_DIM, lane, present && h + at.step < H);  // while this one is computed
             const float rstd = rsqrtf(head_dot(v, v) / HEAD_DIM + eps);
             if (!present || h >= H) continue;
 #pragma unroll
@@ -205,18 +209,17 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// The partials of dw are of as many blocks as the caller likes.
-// launch: grid blocks, block THREADS, registers 128
+// launch: grid P, block THREADS, registers 128
 extern "C" __global__ void __launch_bounds__(THREADS)
     head_norm_rope_backward(element* dx,            // [R, H * D]; may be dy
-                            float* partial,         // [blocks, 2, D]: of w_q and w_k
+                            float* partial,         // [P, 2, D]: of w_q and w_k
                             const element* dy,      // [R, H * D]
                             const element* x,       // [R, H * D]
                             const element* w_q,     // [D], of the first Q heads
                             const element* w_k,     // [D], of the others
                             const float* table,     // [positions, ROTARY_DIM]: cosines, sines
                             const int* positions,   // [R]
-                            int R, int H, int Q, int dx_pitch, int dy_pitch, int x_pitch, float eps, int blocks) {
+                            int R, int H, int Q, int dx_pitch, int dy_pitch, int x_pitch, float eps, int P) {
     struct alignas(WIDTH * sizeof(float)) Run {
         float at[WIDTH];
     };
@@ -226,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     load_head(weight[0], w_q, lane, true);
     load_head(weight[1], w_k, lane, true);
     const int units = ceil_div(R * step, GROUPS) * GROUPS;  // all groups of a block make as many turns: they meet in the sums
-    for (int unit = blockIdx.x * GROUPS + threadIdx.x / LANES; unit < units; unit += blocks * GROUPS) {
+    for (int unit = blockIdx.x * GROUPS + threadIdx.x / LANES; unit < units; unit += P * GROUPS) {
         const Place at = place_of(unit, H);
         const bool row_present = at.row < R;
         Angles angles;
@@ -268,7 +271,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (int j = 0; j < WIDTH; j++) {
                 sum.at[j] = dw[side][i * WIDTH + j];
 #pragma unroll
-                for (int distance = LANES; distance < WARP; distance *= 2) sum.at[j] += __shfl_xor_sync(ALL_LANES, sum.at[j], distance);
+                for (int step = LANES; step < WARP; step *= 2) sum.at[j] += __shfl_xor_sync(ALL_LANES, sum.at[j], step);
             }
             const int c = column(i, lane);
             if (threadIdx.x % WARP < LANES && c >= 0) *(Run*)&sums[threadIdx.x / WARP][side * HEAD_DIM + c] = sum;
@@ -283,23 +286,23 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// dw += the partials in the order of blocks.
+// dw = (accumulate ? dw : 0) + the sum of the partials: each warp adds every WARPS-th one in 32 places, the first then their sums.
 // launch: grid ceil_div(2 * HEAD_DIM, WARP), block THREADS, registers 40
 extern "C" __global__ void __launch_bounds__(THREADS)
     head_norm_rope_weight_gradient(float* dw_q,           // [D]
                                    float* dw_k,           // [D]
-                                   const float* partial,  // [blocks, 2, D]
-                                   int blocks) {
+                                   const float* partial,  // [P, 2, D]
+                                   int P, int accumulate) {
     __shared__ float sums[WARPS][WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, c = blockIdx.x * WARP + lane;
     float sum = 0.0f;
     if (c < 2 * HEAD_DIM)
-        for (int b = warp; b < blocks; b += WARPS) sum += partial[(long long)b * 2 * HEAD_DIM + c];
+        for (int p = warp; p < P; p += WARPS) sum += partial[(long long)p * 2 * HEAD_DIM + c];
     sums[warp][lane] = sum;
     __syncthreads();  // every warp's share of the blocks is added
     if (warp > 0 || c >= 2 * HEAD_DIM) return;
 #pragma unroll
     for (int w = 1; w < WARPS; w++) sum += sums[w][lane];
     float* dw = c < HEAD_DIM ? dw_q + c : dw_k + (c - HEAD_DIM);
-    *dw += sum;
+    *dw = accumulate ? *dw + sum : sum;
 }

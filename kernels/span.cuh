@@ -1,4 +1,4 @@
-// Runs of neighbouring elements, as floats in registers: by accesses of up to 16 bytes where the address allows it, else one by one.
+// Runs of neighbouring elements as floats in registers, by accesses of up to 16 bytes where the address allows it, else singly.
 #pragma once
 
 #include "mma.cuh"
@@ -20,7 +20,7 @@ __device__ __forceinline__ void load_words(u32 (&words)[WORDS], const void* from
     }
 }
 
-// In PTX, for the compiler splits the store of a uint2 or uint4 into words where it sees fit, and each would be a request of its own.
+// In PTX, for the compiler may split the store of a uint2 or uint4 into words, each of which would be a request of its own.
 template <int WORDS>
 __device__ __forceinline__ void store_words(void* to, const u32 (&words)[WORDS]) {
     const u64 address = (u64)__cvta_generic_to_global(to);
