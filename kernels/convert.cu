@@ -1,7 +1,7 @@
 // Conversions between float and the type of activations.  x, y: [n]
 //   to float: exact;  from float: to the nearest, ties to even.
-// Bound by memory: reads x and writes y once.  A thread owns VECTORS runs of 4 elements, 16 bytes of float each: neighbouring threads
-// use neighbouring memory on both sides.
+// Bound by memory: reads x and writes y once.  A thread owns VECTORS runs of 4 elements, 16 bytes of float each: neighbours use
+// neighbouring memory on both sides.
 
 #include "span.cuh"
 

@@ -2,7 +2,7 @@
 //   lse[r] = log sum_v exp(logits[r,v]),   loss[r] = lse[r] - logits[r, labels[r]]
 //   dlogits[r,v] = (exp(logits[r,v] - lse[r]) - [v = labels[r]]) * scale,   scale = loss_scale / counted
 // A row whose label is IGNORE has loss 0 and gradient 0, and does not count.  `counted` is how many labels count in the whole
-// accumulated batch: counted on the device beforehand, for each gradient is divided by it.  Nothing is saved: the gradient is there.
+// accumulated batch: counted on the device beforehand, as every gradient is divided by it.  Nothing is saved for backward.
 // Bound by memory: reads and writes each logit once.  A block owns a row.  Where HELD is not 0, the row stays in registers, HELD
 // vectors in a thread; else it is read twice, the second time from the second-level cache where the chunk is small enough.
 // One pass finds maximum and sum together: a pair (m, s) stands for s * 2^m; the order of additions is fixed.  Everything is in

@@ -79,7 +79,17 @@ pub enum Traffic {
 
 /// Every case of every operation.
 pub fn all() -> Vec<Case> {
-    let tables = [super::rmsnorm::cases::cases()];
+    let tables = [
+        super::add::cases::cases(),
+        super::convert::cases::cases(),
+        super::cross_entropy::cases::cases(),
+        super::dropout::cases::cases(),
+        super::embedding::cases::cases(),
+        super::gated::cases::cases(),
+        super::reduce::cases::cases(),
+        super::rmsnorm::cases::cases(),
+        super::rope::cases::cases(),
+    ];
     tables.into_iter().flatten().collect()
 }
 
