@@ -138,10 +138,10 @@ __device__ __forceinline__ void accumulate(float (&sum)[M][WIDTH / 8][4], const 
         }
 }
 
-// Writes sums, each row times its factor, through a tile that this warp alone uses, so that whole sectors leave: the COLUMNS elements of
+// Writes sums times a factor through a tile that this warp alone uses, so that whole sectors leave: the COLUMNS elements of
 // row r to `row(r)`, up to the first row for which that is null.
 template <int COLUMNS, int M, int N, typename Row>
-__device__ __forceinline__ void store_rows(unsigned char* tile, const float (&sum)[M][N][4], const float (&factor)[M][2], Row row) {
+__device__ __forceinline__ void store_rows(unsigned char* tile, const float (&sum)[M][N][4], float factor, Row row) {
     using T = Tile<N * 8>;
     const int lane = threadIdx.x % WARP;
 #pragma unroll
@@ -151,7 +151,7 @@ __device__ __forceinline__ void store_rows(unsigned char* tile, const float (&su
 #pragma unroll
             for (int n = 0; n < N; n++)
                 *reinterpret_cast<u32*>(tile + T::step(T::offset(lane / 4, 0), m * 16 + h * 8, n) + lane % 4 * 4) =
-                    pack<element>(sum[m][n][h * 2] * factor[m][h], sum[m][n][h * 2 + 1] * factor[m][h]);
+                    pack<element>(sum[m][n][h * 2] * factor, sum[m][n][h * 2 + 1] * factor);
     __syncwarp();  // the other lanes' parts of the rows are there
     const int first = lane / T::SPREAD, unit = lane % T::SPREAD;
 #pragma unroll
@@ -173,6 +173,29 @@ __device__ __forceinline__ void real_keys(u32 (&real)[WORDS], const int* mask, i
         const int key = key0 + w * WARP + threadIdx.x % WARP;
         real[w] = __ballot_sync(ALL_LANES, key < T && mask[key] != 0);
     }
+}
+
+// Sets to minus infinity the scores of a warp's rows, of which `row0` is the first, and of the keys from key0 that the rows do not see:
+// those after their token, before their document (`from`) or padding (`real`, as of real_keys).
+template <int M, int N>
+__device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int key0, int group, const int (&from)[M][2],
+                                            const u32 (&real)[N / 4]) {
+    const int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int i = n * 8 + lane % 4 * 2 + e, key = key0 + i;
+            const int first_row = key * group - row0 - lane / 4;  // of the token at the key's place
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const bool seen = m * 16 + h * 8 >= first_row && (!DOCUMENTS || key >= from[m][h]) &&
+                                      (!PADDING || real[n / 4] >> (i % 32) & 1);
+                    if (!seen) s[m][n][h * 2 + e] = minus_infinity();
+                }
+        }
 }
 
 // Dropout of the probabilities of one sequence and key head, with the numbers of the CPU (src/ops/attention/dropout.rs): word
@@ -201,4 +224,21 @@ __device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, int
                 keep[(r + second) * (KEYS / 32) + w] = second ? high & 0xffff0000u | low >> 16 : high << 16 | low & 0xffffu;
         }
     }
+}
+
+// Sets to 0 what a warp's rows do not keep; `keep` begins at its first row.
+template <int M, int N>
+__device__ __forceinline__ void drop(float (&p)[M][N][4], const u32* keep) {
+    const int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int w = 0; w < N / 4; w++) {
+                const u32 kept = keep[(m * 16 + h * 8 + lane / 4) * (N / 4) + w] >> lane % 4 * 2;
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    if (!(kept >> (i / 2 * 8 + i % 2) & 1)) p[m][w * 4 + i / 2][h * 2 + i % 2] = 0.0f;
+            }
 }

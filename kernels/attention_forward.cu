@@ -139,55 +139,29 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
         if (PADDING) real_keys(real, attention_mask, key0, T);
         float s[ROW_TILES][KEYS / 8][4] = {};
         multiply<D>(s, q_tile, warp_row, k_tile(stage));
-        if (PADDING || key0 + KEYS - 1 > first_token || key0 < all_see_from)
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    const int i = n * 8 + lane % 4 * 2 + e, key = key0 + i;
-                    const int first_row = key * group - row0 - warp_row - lane / 4;  // of the token at the key's place
-#pragma unroll
-                    for (int m = 0; m < ROW_TILES; m++)
-#pragma unroll
-                        for (int h = 0; h < 2; h++) {
-                            const bool seen = m * 16 + h * 8 >= first_row && key >= from[m][h] &&
-                                              (!PADDING || real[n / 4] >> (i % 32) & 1);
-                            if (!seen) s[m][n][h * 2 + e] = minus_infinity();
-                        }
-                }
+        if (PADDING || key0 + KEYS - 1 > first_token || key0 < all_see_from) mask_unseen(s, row0 + warp_row, key0, group, from, real);
         advance(softmax, s, scale * LOG2_E);
-        if (DROPOUT)
-#pragma unroll
-            for (int m = 0; m < ROW_TILES; m++)
-#pragma unroll
-                for (int h = 0; h < 2; h++)
-#pragma unroll
-                    for (int w = 0; w < KEYS / 32; w++) {
-                        const int row = warp_row + m * 16 + h * 8 + lane / 4;
-                        const u32 kept = keep(stage)[row * (KEYS / 32) + w] >> (lane % 4 * 2);
-#pragma unroll
-                        for (int i = 0; i < 8; i++)
-                            if (!(kept >> (i / 2 * 8 + i % 2) & 1)) s[m][w * 4 + i / 2][h * 2 + i % 2] = 0.0f;
-                    }
+        if (DROPOUT) drop(s, keep(stage) + warp_row * (KEYS / 32));
         u32 p[ROW_TILES][KEYS / 16][4];
         pack_left(p, s);
         accumulate<DV>(softmax.sum, p, v_tile(stage));
     }
 
     lse += ((long long)sequence * kv_heads + kv_head) * rows;
-    float factor[ROW_TILES][2];
 #pragma unroll
     for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const float total = warp_sum<4>(softmax.total[m][h]);
+            const float factor = total == 0.0f ? 0.0f : (DROPOUT ? kept_scale : 1.0f) / total;
             const int row = row0 + warp_row + m * 16 + h * 8 + lane / 4;
-            factor[m][h] = total == 0.0f ? 0.0f : (DROPOUT ? kept_scale : 1.0f) / total;
             if (row < rows && lane % 4 == 0)
                 lse[row] = total == 0.0f ? -minus_infinity() : fmaf(softmax.max[m][h], scale, log2f(total) / LOG2_E);
+#pragma unroll
+            for (int n = 0; n < DV / 8; n++) softmax.sum[m][n][h * 2] *= factor, softmax.sum[m][n][h * 2 + 1] *= factor;
         }
     __syncthreads();  // nobody reads q any more: its place takes o
-    store_rows<VALUE_DIM>(shared + warp_row * DV * 2, softmax.sum, factor, [&](int r) {
+    store_rows<VALUE_DIM>(shared + warp_row * DV * 2, softmax.sum, 1.0f, [&](int r) {
         const int row = row0 + warp_row + r;
         return row < rows ? o + ((token0 + row / group) * heads + kv_head * group + row % group) * VALUE_DIM : nullptr;
     });

@@ -1,0 +1,337 @@
+// Causal attention with grouped queries, backward; the notation is that of attention_forward.cu, which left q, k, v, o and lse.
+//   p = exp(scale q k^T - lse)   delta[row] = sum o dO   ds = p (dO v^T - delta)   dq = scale ds k   dk = scale ds^T q   dv = p^T dO
+// Dropout: p times 0 or 1 / (1 - p) in dv, and dO v^T times the same in ds. A query without keys (lse = +infinity) has p = 0.
+// Bound by arithmetic: 2 (5 D + 2 DV) operations for a pair of query and key that count, the two products made twice included:
+// Two kernels without atomics, so that the bits never depend on the order of blocks. The first owns query rows and walks over keys: dq,
+// and delta on the way, so that o is read once. The second owns keys and walks over the rows of all query heads of their group: dk, dv.
+// Each makes q k^T and dO v^T for itself: 7 products where one kernel would make 5. That one would have to add up dq in memory,
+// T / 128 times as much of it in float, written and read again: as much time at 128 keys a block, and memory that grows with T^2.
+// The second makes its products transposed, keys x rows: p^T and ds^T pass from sums to left operands in registers in both.
+#include "attention.cuh"
+
+// Tiles of 16 rows that a warp owns, and the keys of a step. Two tiles keep the products from waiting for shared memory.
+#ifndef ROW_TILES
+#define ROW_TILES (HEAD_DIM <= 128 ? 2 : 1)
+#endif
+#ifndef ROW_WARPS
+#define ROW_WARPS 4
+#endif
+#ifndef KEYS
+#define KEYS 32
+#endif
+// The same of the kernel that owns keys, and the rows of a step.
+#ifndef KEY_TILES
+#define KEY_TILES (HEAD_DIM + VALUE_DIM <= 128 ? 2 : 1)
+#endif
+#ifndef KEY_WARPS
+#define KEY_WARPS (KEY_TILES == 2 || HEAD_DIM + VALUE_DIM > 320 ? 4 : 8)
+#endif
+#ifndef QUERIES
+#define QUERIES (KEY_TILES == 2 || HEAD_DIM + VALUE_DIM > 256 ? 32 : 64)
+#endif
+// What the kernel that owns keys gives: with wide heads one launch for each, as the sums of both do not fit in registers.
+#ifndef WITH_DK
+#define WITH_DK 1
+#endif
+#ifndef WITH_DV
+#define WITH_DV 1
+#endif
+
+constexpr int ROWS = ROW_WARPS * ROW_TILES * 16;
+constexpr int ROW_THREADS = ROW_WARPS * 32;
+constexpr int ROW_BYTES = ROWS * (D + DV) * 2;
+constexpr int KEY_STAGE_BYTES = KEYS * (D + DV) * 2 + DROPOUT * ROWS * KEYS / 8;
+#define ROW_SHARED_BYTES (ROW_BYTES + 2 * KEY_STAGE_BYTES)
+
+constexpr int OWN_KEYS = KEY_WARPS * KEY_TILES * 16;
+constexpr int KEY_THREADS = KEY_WARPS * 32;
+constexpr int KEY_BYTES = OWN_KEYS * (D + DV) * 2;
+constexpr int ROW_STAGE_BYTES = QUERIES * ((D + DV) * 2 + 8) + DROPOUT * QUERIES * OWN_KEYS / 8;
+#define KEY_SHARED_BYTES (KEY_BYTES + 2 * ROW_STAGE_BYTES)
+
+// The dots of a warp's rows of o, which come from memory, and dO, which lies in a tile: to `delta`, where there is a row. A row is read
+// by SPREAD lanes, as load_tile writes it.
+template <int COUNT, typename Row>
+__device__ __forceinline__ void row_dots(float* delta, const unsigned char* d_o_tile, int tile_row, Row row) {
+    using T = Tile<DV>;
+    const int lane = threadIdx.x % WARP, unit = lane % T::SPREAD;
+    for (int r = lane / T::SPREAD; r < COUNT; r += WARP / T::SPREAD) {
+        const element* o = row(r);
+        float sum = 0.0f;
+#pragma unroll
+        for (int u = 0; u < T::UNITS; u += T::SPREAD)
+            if (o != nullptr && (unit + u) * 8 < VALUE_DIM) {
+                const auto a = load_vector(o + (unit + u) * 8);
+                const auto b = *reinterpret_cast<const Vector<element>*>(d_o_tile + T::step(T::offset(tile_row + r, unit), 0, u));
+#pragma unroll
+                for (int i = 0; i < 8; i++) sum = fmaf(to_float(a.at[i]), to_float(b.at[i]), sum);
+            }
+        sum = warp_sum<T::SPREAD>(sum);
+        if (unit == 0 && o != nullptr) delta[r] = sum;
+    }
+}
+
+// launch: grid (ceil_div(T * (heads / kv_heads), ROWS), kv_heads, B), block ROW_THREADS, shared ROW_SHARED_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(ROW_THREADS, 2)
+attention_backward_queries(element* dq,                            // [B T, dq_pitch], heads HEAD_DIM of each row
+                           float* delta,                           // [B, kv_heads, T heads / kv_heads]
+                           const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
+                           const element* k,                       // [B T, k_pitch], kv_heads HEAD_DIM of each row
+                           const element* v,                       // [B T, v_pitch], kv_heads VALUE_DIM of each row
+                           const element* o,                       // [B T, heads VALUE_DIM]
+                           const element* d_o,                     // [B T, heads VALUE_DIM]
+                           const float* lse,                       // [B, kv_heads, T heads / kv_heads]
+                           const int* document_starts,             // [B, T] first token of each token's document, if DOCUMENTS
+                           const int* attention_mask,              // [B, T] 0 where a token is padding, if PADDING
+                           const unsigned long long* philox_key,   // [1] if DROPOUT
+                           const unsigned long long* sample_ids,   // [B] if DROPOUT
+                           int B, int T, int heads, int kv_heads, int dq_pitch, int q_pitch, int k_pitch, int v_pitch,
+                           float scale, unsigned dropped_below,    // p 2^32
+                           float kept_scale) {                     // 1 / (1 - p)
+    extern __shared__ __align__(128) unsigned char shared[];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int sequence = blockIdx.z, kv_head = blockIdx.y, group = heads / kv_heads, rows = T * group;
+    const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
+    const long long token0 = (long long)sequence * T, first_of_head = ((long long)sequence * kv_heads + kv_head) * rows;
+    const element* k_head = k + token0 * k_pitch + kv_head * HEAD_DIM;
+    const element* v_head = v + token0 * v_pitch + kv_head * VALUE_DIM;
+    if (DOCUMENTS) document_starts += token0;
+    if (PADDING) attention_mask += token0;
+    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
+    // Where row r of the block lies in matrices of `pitch` and heads of `width`.
+    auto place = [&](int r, int pitch, int width) {
+        const int row = row0 + r;
+        return (token0 + row / group) * pitch + (kv_head * group + row % group) * width;
+    };
+
+    const u32 q_tile = shared_address(shared), d_o_tile = q_tile + ROWS * D * 2;
+    auto k_tile = [&](int stage) { return q_tile + ROW_BYTES + stage * KEY_STAGE_BYTES; };
+    auto v_tile = [&](int stage) { return k_tile(stage) + KEYS * D * 2; };
+    auto keep = [&](int stage) { return reinterpret_cast<u32*>(shared + ROW_BYTES + stage * KEY_STAGE_BYTES + KEYS * (D + DV) * 2); };
+    auto load = [&](int stage, int tile) {
+        const int key0 = opaque(tile * KEYS);
+        load_tile<KEYS, HEAD_DIM, ROW_THREADS>(
+            k_tile(stage), k_head, [&](int r) { return key0 + r < T ? k_head + (long long)(key0 + r) * k_pitch : nullptr; });
+        load_tile<KEYS, VALUE_DIM, ROW_THREADS>(
+            v_tile(stage), v_head, [&](int r) { return key0 + r < T ? v_head + (long long)(key0 + r) * v_pitch : nullptr; });
+        if (DROPOUT) draw_kept<ROWS, KEYS, ROW_WARPS>(keep(stage), dropout, row0, key0);
+    };
+
+    // The tokens of the warp's rows, and the keys that they see.
+    const int warp_row = warp * ROW_TILES * 16;
+    auto token_of = [&](int row) { return min(row0 + row, rows - 1) / group; };
+    auto first_key = [&](int token) { return DOCUMENTS ? document_starts[token] : 0; };
+    const int first_token = token_of(warp_row), last_token = token_of(warp_row + ROW_TILES * 16 - 1);
+    const int warp_first_key = first_key(first_token), all_see_from = first_key(last_token);
+    const int first_tile = first_key(token_of(0)) / KEYS, last_tile = token_of(ROWS - 1) / KEYS;
+
+    load_tile<ROWS, HEAD_DIM, ROW_THREADS>(q_tile, q, [&](int r) { return row0 + r < rows ? q + place(r, q_pitch, HEAD_DIM) : nullptr; });
+    load_tile<ROWS, VALUE_DIM, ROW_THREADS>(
+        d_o_tile, d_o, [&](int r) { return row0 + r < rows ? d_o + place(r, heads * VALUE_DIM, VALUE_DIM) : nullptr; });
+    load(0, first_tile);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();  // everyone's part of dO has come
+    row_dots<ROW_TILES * 16>(delta + first_of_head + row0 + warp_row, shared + ROWS * D * 2, warp_row, [&](int r) {
+        return row0 + warp_row + r < rows ? o + place(warp_row + r, heads * VALUE_DIM, VALUE_DIM) : nullptr;
+    });
+    __syncwarp();  // the warp's other lanes have written their deltas
+
+    int from[ROW_TILES][2];
+    float row_lse[ROW_TILES][2], row_delta[ROW_TILES][2];  // the first in units of log 2
+#pragma unroll
+    for (int m = 0; m < ROW_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int row = row0 + warp_row + m * 16 + h * 8 + lane / 4;
+            from[m][h] = first_key(min(row, rows - 1) / group);
+            row_lse[m][h] = row < rows ? lse[first_of_head + row] * LOG2_E : 0.0f;
+            row_delta[m][h] = row < rows ? delta[first_of_head + row] : 0.0f;
+        }
+
+    float sum[ROW_TILES][D / 8][4] = {};
+    for (int tile = first_tile; tile <= last_tile; tile++) {
+        const int stage = (tile - first_tile) % 2, key0 = tile * KEYS;
+        copy_async_wait<0>();
+        __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
+        if (tile < last_tile) load(stage ^ 1, tile + 1);
+        copy_async_commit();
+        if (key0 > last_token || key0 + KEYS <= warp_first_key) continue;  // nothing that this warp sees
+
+        u32 real[KEYS / 32];
+        if (PADDING) real_keys(real, attention_mask, key0, T);
+        float s[ROW_TILES][KEYS / 8][4] = {}, ds[ROW_TILES][KEYS / 8][4] = {};
+        multiply<D>(s, q_tile, warp_row, k_tile(stage));
+        if (PADDING || key0 + KEYS - 1 > first_token || key0 < all_see_from) mask_unseen(s, row0 + warp_row, key0, group, from, real);
+        multiply<DV>(ds, d_o_tile, warp_row, v_tile(stage));
+        if (DROPOUT) drop(ds, keep(stage) + warp_row * (KEYS / 32));
+#pragma unroll
+        for (int m = 0; m < ROW_TILES; m++)
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const float p = exp2_fast(fmaf(s[m][n][e], scale * LOG2_E, -row_lse[m][e / 2]));
+                    ds[m][n][e] = p * (DROPOUT ? fmaf(ds[m][n][e], kept_scale, -row_delta[m][e / 2]) : ds[m][n][e] - row_delta[m][e / 2]);
+                }
+        u32 left[ROW_TILES][KEYS / 16][4];
+        pack_left(left, ds);
+        accumulate<D>(sum, left, k_tile(stage));
+    }
+
+    __syncwarp();  // nobody reads this warp's rows of q any more: their place takes dq
+    store_rows<HEAD_DIM>(shared + warp_row * D * 2, sum, scale, [&](int r) {
+        return row0 + warp_row + r < rows ? dq + place(warp_row + r, dq_pitch, HEAD_DIM) : nullptr;
+    });
+}
+
+// launch: grid (ceil_div(T, OWN_KEYS), kv_heads, B), block KEY_THREADS, shared KEY_SHARED_BYTES, registers 255
+extern "C" __global__ void __launch_bounds__(KEY_THREADS, KEY_WARPS == 4 ? 2 : 1)
+attention_backward_keys(element* dk,                            // [B T, dk_pitch], kv_heads HEAD_DIM of each row, if WITH_DK
+                        element* dv,                            // [B T, dv_pitch], kv_heads VALUE_DIM of each row, if WITH_DV
+                        const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
+                        const element* k,                       // [B T, k_pitch], kv_heads HEAD_DIM of each row
+                        const element* v,                       // [B T, v_pitch], kv_heads VALUE_DIM of each row
+                        const element* d_o,                     // [B T, heads VALUE_DIM]
+                        const float* lse,                       // [B, kv_heads, T heads / kv_heads]
+                        const float* delta,                     // [B, kv_heads, T heads / kv_heads]
+                        const int* document_ends,               // [B, T] one past the last token of each token's document, if DOCUMENTS
+                        const int* attention_mask,              // [B, T] 0 where a token is padding, if PADDING
+                        const unsigned long long* philox_key,   // [1] if DROPOUT
+                        const unsigned long long* sample_ids,   // [B] if DROPOUT
+                        int B, int T, int heads, int kv_heads, int dk_pitch, int dv_pitch, int q_pitch, int k_pitch, int v_pitch,
+                        float scale, unsigned dropped_below,    // p 2^32
+                        float kept_scale) {                     // 1 / (1 - p)
+    extern __shared__ __align__(128) unsigned char shared[];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int sequence = blockIdx.z, kv_head = blockIdx.y, group = heads / kv_heads, rows = T * group;
+    const int key0 = blockIdx.x * OWN_KEYS, warp_key = warp * KEY_TILES * 16;  // the longest walks, those of the first keys, first
+    const long long token0 = (long long)sequence * T, first_of_head = ((long long)sequence * kv_heads + kv_head) * rows;
+    lse += first_of_head, delta += first_of_head;
+    if (DOCUMENTS) document_ends += token0;
+    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
+
+    const u32 k_tile = shared_address(shared), v_tile = k_tile + OWN_KEYS * D * 2;
+    auto q_tile = [&](int stage) { return k_tile + KEY_BYTES + stage * ROW_STAGE_BYTES; };
+    auto d_o_tile = [&](int stage) { return q_tile(stage) + QUERIES * D * 2; };
+    auto lses = [&](int stage) {  // of the stage's rows; their deltas lie behind, then what they keep
+        return reinterpret_cast<float*>(shared + KEY_BYTES + stage * ROW_STAGE_BYTES + QUERIES * (D + DV) * 2);
+    };
+    auto keep = [&](int stage) { return reinterpret_cast<u32*>(lses(stage) + 2 * QUERIES); };
+    auto load = [&](int stage, int tile) {
+        const int row0 = opaque(tile * QUERIES);
+        auto place = [&](int r, int pitch, int width) {
+            const int row = row0 + r;
+            return (token0 + row / group) * pitch + (kv_head * group + row % group) * width;
+        };
+        load_tile<QUERIES, HEAD_DIM, KEY_THREADS>(
+            q_tile(stage), q, [&](int r) { return row0 + r < rows ? q + place(r, q_pitch, HEAD_DIM) : nullptr; });
+        load_tile<QUERIES, VALUE_DIM, KEY_THREADS>(
+            d_o_tile(stage), d_o, [&](int r) { return row0 + r < rows ? d_o + place(r, heads * VALUE_DIM, VALUE_DIM) : nullptr; });
+        if (threadIdx.x < QUERIES) {
+            const int row = min(row0 + (int)threadIdx.x, rows - 1);  // those behind the last are masked
+            copy_async_4(shared_address(lses(stage) + threadIdx.x), lse + row);
+            copy_async_4(shared_address(lses(stage) + QUERIES + threadIdx.x), delta + row);
+        }
+        if (DROPOUT) draw_kept<QUERIES, OWN_KEYS, KEY_WARPS>(keep(stage), dropout, row0, key0);
+    };
+
+    // The rows that see the warp's keys: from the first token's that comes to a key, up to its document's end; none sees padding.
+    auto end_row = [&](int key) { return (DOCUMENTS ? document_ends[min(key, T - 1)] : T) * group; };
+    const int all_see_from = (key0 + warp_key + KEY_TILES * 16 - 1) * group, all_see_to = end_row(key0 + warp_key);
+    const int warp_first_row = (key0 + warp_key) * group, warp_end_row = end_row(key0 + warp_key + KEY_TILES * 16 - 1);
+    int end[KEY_TILES][2];
+#pragma unroll
+    for (int m = 0; m < KEY_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int key = key0 + warp_key + m * 16 + h * 8 + lane / 4;
+            end[m][h] = PADDING && (key >= T || attention_mask[token0 + key] == 0) ? 0 : end_row(key);
+        }
+    const int first_tile = key0 * group / QUERIES, last_tile = (end_row(key0 + OWN_KEYS - 1) - 1) / QUERIES;
+
+    load_tile<OWN_KEYS, HEAD_DIM, KEY_THREADS>(
+        k_tile, k, [&](int r) { return key0 + r < T ? k + (token0 + key0 + r) * k_pitch + kv_head * HEAD_DIM : nullptr; });
+    load_tile<OWN_KEYS, VALUE_DIM, KEY_THREADS>(
+        v_tile, v, [&](int r) { return key0 + r < T ? v + (token0 + key0 + r) * v_pitch + kv_head * VALUE_DIM : nullptr; });
+    load(0, first_tile);
+    copy_async_commit();
+
+    float sum_k[KEY_TILES][D / 8][4] = {}, sum_v[KEY_TILES][DV / 8][4] = {};
+    for (int tile = first_tile; tile <= last_tile; tile++) {
+        const int stage = (tile - first_tile) % 2, row0 = tile * QUERIES;
+        copy_async_wait<0>();
+        __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
+        if (tile < last_tile) load(stage ^ 1, tile + 1);
+        copy_async_commit();
+        if (row0 + QUERIES <= warp_first_row || row0 >= warp_end_row) continue;  // none sees this warp's keys
+
+        float p[KEY_TILES][QUERIES / 8][4] = {};
+        u32 left[KEY_TILES][QUERIES / 16][4];
+        multiply<D>(p, k_tile, warp_key, q_tile(stage));
+        const bool masked = PADDING || row0 < all_see_from || row0 + QUERIES > all_see_to;
+#pragma unroll
+        for (int n = 0; n < QUERIES / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int i = n * 8 + lane % 4 * 2 + e, row = row0 + i;
+                const float row_lse = lses(stage)[i] * LOG2_E;
+#pragma unroll
+                for (int m = 0; m < KEY_TILES; m++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const int first = warp_first_row + (m * 16 + h * 8 + lane / 4) * group;
+                        float& x = p[m][n][h * 2 + e];
+                        x = masked && (row < first || row >= end[m][h]) ? 0.0f : exp2_fast(fmaf(x, scale * LOG2_E, -row_lse));
+                    }
+            }
+        // Which of the pairs are kept: bit m * 16 + h * 8 + lane / 4 of the word of a row.
+        auto kept = [&](int i, int m, int h) {
+            const int key = warp_key + m * 16 + h * 8 + lane / 4;
+            return keep(stage)[i * (OWN_KEYS / 32) + key / 32] >> key % 32 & 1;
+        };
+        if (WITH_DV) {
+            float dropped[KEY_TILES][QUERIES / 8][4];
+#pragma unroll
+            for (int m = 0; m < KEY_TILES; m++)
+#pragma unroll
+                for (int n = 0; n < QUERIES / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        dropped[m][n][e] = !DROPOUT || kept(n * 8 + lane % 4 * 2 + e % 2, m, e / 2) ? p[m][n][e] : 0.0f;
+            pack_left(left, dropped);
+            accumulate<DV>(sum_v, left, d_o_tile(stage));
+        }
+        if (WITH_DK) {
+            float ds[KEY_TILES][QUERIES / 8][4] = {};
+            multiply<DV>(ds, v_tile, warp_key, d_o_tile(stage));
+#pragma unroll
+            for (int n = 0; n < QUERIES / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int i = n * 8 + lane % 4 * 2 + e % 2;
+                    const float row_delta = lses(stage)[QUERIES + i];
+#pragma unroll
+                    for (int m = 0; m < KEY_TILES; m++) {
+                        float& x = ds[m][n][e];
+                        if (DROPOUT) x = kept(i, m, e / 2) ? x * kept_scale : 0.0f;
+                        x = p[m][n][e] * (x - row_delta);
+                    }
+                }
+            pack_left(left, ds);
+            accumulate<D>(sum_k, left, q_tile(stage));
+        }
+    }
+
+    __syncwarp();  // nobody reads this warp's rows of k and v any more: their places take dk and dv
+    const int keys = T - key0 - warp_key;
+    const long long first_out = token0 + key0 + warp_key;
+    if (WITH_DK)
+        store_rows<HEAD_DIM>(shared + warp_key * D * 2, sum_k, scale,
+                             [&](int r) { return r < keys ? dk + (first_out + r) * dk_pitch + kv_head * HEAD_DIM : nullptr; });
+    if (WITH_DV)
+        store_rows<VALUE_DIM>(shared + (OWN_KEYS * D + warp_key * DV) * 2, sum_v, DROPOUT ? kept_scale : 1.0f,
+                              [&](int r) { return r < keys ? dv + (first_out + r) * dv_pitch + kv_head * VALUE_DIM : nullptr; });
+}
