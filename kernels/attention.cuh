@@ -47,6 +47,20 @@ __device__ __forceinline__ int opaque(int x) {
     return x;
 }
 
+// The query heads that read one key head: row r of a sequence is head first_head + r % heads of token r / heads.
+struct Group {
+    int heads, first_head;
+    u32 inverse;  // 2^32 / heads, rounded up: the upper half of its product with r is r / heads as long as r heads < 2^32
+
+    __device__ __forceinline__ Group(int heads, int kv_head) : heads(heads), first_head(kv_head * heads), inverse(0xffffffffu / heads + 1) {}
+    __device__ __forceinline__ int token(int row) const { return heads == 1 ? row : __umulhi(row, inverse); }
+    __device__ __forceinline__ int head(int row) const { return first_head + row - token(row) * heads; }
+    // Where the row begins in a sequence's matrix with `pitch` elements to a token and `width` to a head.
+    __device__ __forceinline__ long long place(int row, int pitch, int width) const {
+        return (long long)token(row) * pitch + head(row) * width;
+    }
+};
+
 // A tile of WIDTH columns in shared memory: rows of 16-byte units, in which the units of each run of SPREAD are permuted so that one
 // unit of 8 neighbouring rows, which is what ldmatrix reads at once, lies in 8 different groups of banks. Tiles begin at multiples of 128.
 template <int WIDTH>
@@ -165,21 +179,27 @@ __device__ __forceinline__ void store_rows(unsigned char* tile, const float (&su
     }
 }
 
-// Bit i of word w: whether key key0 + 32 w + i is real. For a whole warp; later keys count as padding.
-template <int WORDS>
-__device__ __forceinline__ void real_keys(u32 (&real)[WORDS], const int* mask, int key0, int T) {
-#pragma unroll
-    for (int w = 0; w < WORDS; w++) {
-        const int key = key0 + w * WARP + threadIdx.x % WARP;
-        real[w] = __ballot_sync(ALL_LANES, key < T && mask[key] != 0);
-    }
+// real[w], bit i: whether key key0 + 32 w + i is real; later keys than the last count as padding. A warp makes a word.
+template <int KEYS>
+__device__ __forceinline__ void find_real(u32* real, const int* mask, int key0, int T) {
+    const int w = threadIdx.x / WARP, key = key0 + threadIdx.x;
+    if (w >= KEYS / 32) return;
+    const u32 word = __ballot_sync(ALL_LANES, key < T && mask[key] != 0);
+    if (threadIdx.x % WARP == 0) real[w] = word;
+}
+
+template <int KEYS>
+__device__ __forceinline__ bool has_padding(const u32* real) {
+    bool all = true;
+    for (int w = 0; PADDING && w < KEYS / 32; w++) all &= real[w] == ALL_LANES;
+    return !all;
 }
 
 // Sets to minus infinity the scores of a warp's rows, of which `row0` is the first, and of the keys from key0 that the rows do not see:
-// those after their token, before their document (`from`) or padding (`real`, as of real_keys).
+// those after their token, before their document (`from`, of each row) or padding (`real`, as of find_real).
 template <int M, int N>
-__device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int key0, int group, const int (&from)[M][2],
-                                            const u32 (&real)[N / 4]) {
+__device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int key0, int group, const int* from,
+                                            const u32* real) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int n = 0; n < N; n++)
@@ -191,30 +211,32 @@ __device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int k
             for (int m = 0; m < M; m++)
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    const bool seen = m * 16 + h * 8 >= first_row && (!DOCUMENTS || key >= from[m][h]) &&
+                    const bool seen = m * 16 + h * 8 >= first_row && (!DOCUMENTS || key >= from[m * 16 + h * 8 + lane / 4]) &&
                                       (!PADDING || real[n / 4] >> (i % 32) & 1);
                     if (!seen) s[m][n][h * 2 + e] = minus_infinity();
                 }
         }
 }
 
-// Dropout of the probabilities of one sequence and key head, with the numbers of the CPU (src/ops/attention/dropout.rs): word
+// Dropout of the probabilities of a sequence, with the numbers of the CPU (src/ops/attention/dropout.rs): word
 // key / 16 % 4 at counter (16 (key / 64) + key % 16, token, head, 0) belongs to a key, which is kept where it is not below the threshold.
 struct Dropout {
-    Philox philox;
+    Philox philox;  // of the sequence's sample
     u32 threshold;
-    int group, head0;  // query heads of the group, the first of them
 };
 
 // keep[r, w] for ROWS rows of KEYS keys: bit i of word w says whether row row0 + r keeps key key0 + 32 w + i. A lane draws the four
 // words of one counter; the lanes of a half-warp make up 64 keys of a row. key0 is a multiple of KEYS, that of 32.
 template <int ROWS, int KEYS, int WARPS>
-__device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, int row0, int key0) {
+__device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, const Group& group, int row0, int key0) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll 1  // a draw is long enough, and many at once would take the registers of the sums
     for (int r = warp * 2; r < ROWS; r += WARPS * 2) {
-        const int row = row0 + r + lane / 16, token = row / dropout.group, head = dropout.head0 + row % dropout.group;
+        const Philox philox = {(u64)(u32)opaque(dropout.philox.key >> 32) << 32 | (u32)opaque((u32)dropout.philox.key)};  // the round keys
+        const int row = row0 + r + lane / 16;
+#pragma unroll 1
         for (int span = key0 / 64; span * 64 < key0 + KEYS; span++) {
-            const Words random = philox_words(dropout.philox, span * 16 + lane % 16, token, head, 0);
+            const Words random = philox_words(philox, span * 16 + lane % 16, group.token(row), group.head(row), 0);
             u32 kept[4];  // of 16 keys: of the first row in the lower half, of the second in the upper
 #pragma unroll
             for (int i = 0; i < 4; i++) kept[i] = __ballot_sync(ALL_LANES, random.at[i] >= dropout.threshold);

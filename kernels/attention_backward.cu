@@ -9,25 +9,26 @@
 // The second makes its products transposed, keys x rows: p^T and ds^T pass from sums to left operands in registers in both.
 #include "attention.cuh"
 
-// Tiles of 16 rows that a warp owns, and the keys of a step. Two tiles keep the products from waiting for shared memory.
+// Tiles of 16 rows that a warp owns, and the keys of a step. Two tiles keep the products from waiting for shared memory, as long as the
+// sums fit in registers; dropout waits for its random numbers anyway.
 #ifndef ROW_TILES
-#define ROW_TILES (HEAD_DIM <= 128 ? 2 : 1)
+#define ROW_TILES (HEAD_DIM <= 128 && !DROPOUT ? 2 : 1)
 #endif
 #ifndef ROW_WARPS
-#define ROW_WARPS 4
+#define ROW_WARPS (DROPOUT && HEAD_DIM + VALUE_DIM <= 320 ? 8 : 4)
 #endif
-#ifndef KEYS
-#define KEYS 32
+#ifndef KEY_STEP
+#define KEY_STEP (DROPOUT && HEAD_DIM <= 64 ? 64 : 32)
 #endif
 // The same of the kernel that owns keys, and the rows of a step.
 #ifndef KEY_TILES
-#define KEY_TILES (HEAD_DIM + VALUE_DIM <= 128 ? 2 : 1)
+#define KEY_TILES (HEAD_DIM + VALUE_DIM <= 128 && !DROPOUT ? 2 : 1)
 #endif
 #ifndef KEY_WARPS
 #define KEY_WARPS (KEY_TILES == 2 || HEAD_DIM + VALUE_DIM > 320 ? 4 : 8)
 #endif
-#ifndef QUERIES
-#define QUERIES (KEY_TILES == 2 || HEAD_DIM + VALUE_DIM > 256 ? 32 : 64)
+#ifndef ROW_STEP
+#define ROW_STEP (KEY_TILES == 2 || HEAD_DIM + VALUE_DIM > 256 || DROPOUT && HEAD_DIM + VALUE_DIM > 192 ? 32 : 64)
 #endif
 // What the kernel that owns keys gives: with wide heads one launch for each, as the sums of both do not fit in registers.
 #ifndef WITH_DK
@@ -40,16 +41,17 @@
 constexpr int ROWS = ROW_WARPS * ROW_TILES * 16;
 constexpr int ROW_THREADS = ROW_WARPS * 32;
 constexpr int ROW_BYTES = ROWS * (D + DV) * 2;
-constexpr int KEY_STAGE_BYTES = KEYS * (D + DV) * 2 + DROPOUT * ROWS * KEYS / 8;
-#define ROW_SHARED_BYTES (ROW_BYTES + 2 * KEY_STAGE_BYTES)
+constexpr int KV_BYTES = KEY_STEP * (D + DV) * 2;
+constexpr int KEY_STAGE_BYTES = KV_BYTES + DROPOUT * ROWS * KEY_STEP / 8 + PADDING * 128;
+#define ROW_SHARED_BYTES (ROW_BYTES + 2 * KEY_STAGE_BYTES + (2 + DOCUMENTS) * ROWS * 4)
 
 constexpr int OWN_KEYS = KEY_WARPS * KEY_TILES * 16;
 constexpr int KEY_THREADS = KEY_WARPS * 32;
 constexpr int KEY_BYTES = OWN_KEYS * (D + DV) * 2;
-constexpr int ROW_STAGE_BYTES = QUERIES * ((D + DV) * 2 + 8) + DROPOUT * QUERIES * OWN_KEYS / 8;
-#define KEY_SHARED_BYTES (KEY_BYTES + 2 * ROW_STAGE_BYTES)
+constexpr int ROW_STAGE_BYTES = ROW_STEP * ((D + DV) * 2 + 8) + DROPOUT * ROW_STEP * OWN_KEYS / 8;
+#define KEY_SHARED_BYTES (KEY_BYTES + 2 * ROW_STAGE_BYTES + (DOCUMENTS || PADDING) * OWN_KEYS * 4)
 
-// The dots of a warp's rows of o, which come from memory, and dO, which lies in a tile: to `delta`, where there is a row. A row is read
+// The dots of a warp's rows of o, which come from memory, and dO, which lies in a tile: to `delta`, 0 where there is no row. A row is read
 // by SPREAD lanes, as load_tile writes it.
 template <int COUNT, typename Row>
 __device__ __forceinline__ void row_dots(float* delta, const unsigned char* d_o_tile, int tile_row, Row row) {
@@ -67,12 +69,12 @@ __device__ __forceinline__ void row_dots(float* delta, const unsigned char* d_o_
                 for (int i = 0; i < 8; i++) sum = fmaf(to_float(a.at[i]), to_float(b.at[i]), sum);
             }
         sum = warp_sum<T::SPREAD>(sum);
-        if (unit == 0 && o != nullptr) delta[r] = sum;
+        if (unit == 0) delta[r] = sum;
     }
 }
 
 // launch: grid (ceil_div(T * (heads / kv_heads), ROWS), kv_heads, B), block ROW_THREADS, shared ROW_SHARED_BYTES, registers 255
-extern "C" __global__ void __launch_bounds__(ROW_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(ROW_THREADS, ROW_WARPS == 4 && HEAD_DIM + VALUE_DIM <= 320 ? 2 : 1)
 attention_backward_queries(element* dq,                            // [B T, dq_pitch], heads HEAD_DIM of each row
                            float* delta,                           // [B, kv_heads, T heads / kv_heads]
                            const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
@@ -90,41 +92,45 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
                            float kept_scale) {                     // 1 / (1 - p)
     extern __shared__ __align__(128) unsigned char shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int sequence = blockIdx.z, kv_head = blockIdx.y, group = heads / kv_heads, rows = T * group;
+    const int sequence = blockIdx.z, kv_head = blockIdx.y, rows = T * (heads / kv_heads);
+    const Group group(heads / kv_heads, kv_head);
     const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
     const long long token0 = (long long)sequence * T, first_of_head = ((long long)sequence * kv_heads + kv_head) * rows;
     const element* k_head = k + token0 * k_pitch + kv_head * HEAD_DIM;
     const element* v_head = v + token0 * v_pitch + kv_head * VALUE_DIM;
     if (DOCUMENTS) document_starts += token0;
     if (PADDING) attention_mask += token0;
-    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
     // Where row r of the block lies in matrices of `pitch` and heads of `width`.
-    auto place = [&](int r, int pitch, int width) {
-        const int row = row0 + r;
-        return (token0 + row / group) * pitch + (kv_head * group + row % group) * width;
-    };
+    auto place = [&](int r, int pitch, int width) { return token0 * pitch + group.place(row0 + r, pitch, width); };
 
     const u32 q_tile = shared_address(shared), d_o_tile = q_tile + ROWS * D * 2;
     auto k_tile = [&](int stage) { return q_tile + ROW_BYTES + stage * KEY_STAGE_BYTES; };
-    auto v_tile = [&](int stage) { return k_tile(stage) + KEYS * D * 2; };
-    auto keep = [&](int stage) { return reinterpret_cast<u32*>(shared + ROW_BYTES + stage * KEY_STAGE_BYTES + KEYS * (D + DV) * 2); };
+    auto v_tile = [&](int stage) { return k_tile(stage) + KEY_STEP * D * 2; };
+    // Beside them: whether the keys are real, the pairs that dropout keeps, and for all tiles what the rows are known by.
+    auto real = [&](int stage) { return reinterpret_cast<u32*>(shared + ROW_BYTES + stage * KEY_STAGE_BYTES + KV_BYTES); };
+    auto keep = [&](int stage) { return real(stage) + PADDING * 32; };
+    float* row_lse = reinterpret_cast<float*>(shared + ROW_BYTES + 2 * KEY_STAGE_BYTES);  // in units of log 2
+    float* row_delta = row_lse + ROWS;
+    int* from = reinterpret_cast<int*>(row_delta + ROWS);
     auto load = [&](int stage, int tile) {
-        const int key0 = opaque(tile * KEYS);
-        load_tile<KEYS, HEAD_DIM, ROW_THREADS>(
+        const int key0 = opaque(tile * KEY_STEP);
+        load_tile<KEY_STEP, HEAD_DIM, ROW_THREADS>(
             k_tile(stage), k_head, [&](int r) { return key0 + r < T ? k_head + (long long)(key0 + r) * k_pitch : nullptr; });
-        load_tile<KEYS, VALUE_DIM, ROW_THREADS>(
+        load_tile<KEY_STEP, VALUE_DIM, ROW_THREADS>(
             v_tile(stage), v_head, [&](int r) { return key0 + r < T ? v_head + (long long)(key0 + r) * v_pitch : nullptr; });
-        if (DROPOUT) draw_kept<ROWS, KEYS, ROW_WARPS>(keep(stage), dropout, row0, key0);
+        if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask, key0, T);
+        if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, group, row0, key0);
     };
 
     // The tokens of the warp's rows, and the keys that they see.
     const int warp_row = warp * ROW_TILES * 16;
-    auto token_of = [&](int row) { return min(row0 + row, rows - 1) / group; };
+    auto token_of = [&](int row) { return group.token(min(row0 + row, rows - 1)); };
     auto first_key = [&](int token) { return DOCUMENTS ? document_starts[token] : 0; };
     const int first_token = token_of(warp_row), last_token = token_of(warp_row + ROW_TILES * 16 - 1);
     const int warp_first_key = first_key(first_token), all_see_from = first_key(last_token);
-    const int first_tile = first_key(token_of(0)) / KEYS, last_tile = token_of(ROWS - 1) / KEYS;
+    const int first_tile = first_key(token_of(0)) / KEY_STEP, last_tile = token_of(ROWS - 1) / KEY_STEP;
 
     load_tile<ROWS, HEAD_DIM, ROW_THREADS>(q_tile, q, [&](int r) { return row0 + r < rows ? q + place(r, q_pitch, HEAD_DIM) : nullptr; });
     load_tile<ROWS, VALUE_DIM, ROW_THREADS>(
@@ -133,49 +139,47 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();  // everyone's part of dO has come
-    row_dots<ROW_TILES * 16>(delta + first_of_head + row0 + warp_row, shared + ROWS * D * 2, warp_row, [&](int r) {
+    row_dots<ROW_TILES * 16>(row_delta + warp_row, shared + ROWS * D * 2, warp_row, [&](int r) {
         return row0 + warp_row + r < rows ? o + place(warp_row + r, heads * VALUE_DIM, VALUE_DIM) : nullptr;
     });
-    __syncwarp();  // the warp's other lanes have written their deltas
-
-    int from[ROW_TILES][2];
-    float row_lse[ROW_TILES][2], row_delta[ROW_TILES][2];  // the first in units of log 2
-#pragma unroll
-    for (int m = 0; m < ROW_TILES; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int row = row0 + warp_row + m * 16 + h * 8 + lane / 4;
-            from[m][h] = first_key(min(row, rows - 1) / group);
-            row_lse[m][h] = row < rows ? lse[first_of_head + row] * LOG2_E : 0.0f;
-            row_delta[m][h] = row < rows ? delta[first_of_head + row] : 0.0f;
-        }
+    __syncthreads();  // everyone's deltas are there
+    for (int r = threadIdx.x; r < ROWS; r += ROW_THREADS) {
+        const bool inside = row0 + r < rows;
+        row_lse[r] = inside ? lse[first_of_head + row0 + r] * LOG2_E : 0.0f;
+        if (inside) delta[first_of_head + row0 + r] = row_delta[r];
+        if (DOCUMENTS) from[r] = first_key(token_of(r));
+    }
 
     float sum[ROW_TILES][D / 8][4] = {};
     for (int tile = first_tile; tile <= last_tile; tile++) {
-        const int stage = (tile - first_tile) % 2, key0 = tile * KEYS;
+        const int stage = (tile - first_tile) % 2, key0 = tile * KEY_STEP;
         copy_async_wait<0>();
         __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
         if (tile < last_tile) load(stage ^ 1, tile + 1);
         copy_async_commit();
-        if (key0 > last_token || key0 + KEYS <= warp_first_key) continue;  // nothing that this warp sees
+        if (key0 > last_token || key0 + KEY_STEP <= warp_first_key) continue;  // nothing that this warp sees
 
-        u32 real[KEYS / 32];
-        if (PADDING) real_keys(real, attention_mask, key0, T);
-        float s[ROW_TILES][KEYS / 8][4] = {}, ds[ROW_TILES][KEYS / 8][4] = {};
+        float s[ROW_TILES][KEY_STEP / 8][4] = {}, ds[ROW_TILES][KEY_STEP / 8][4] = {};
         multiply<D>(s, q_tile, warp_row, k_tile(stage));
-        if (PADDING || key0 + KEYS - 1 > first_token || key0 < all_see_from) mask_unseen(s, row0 + warp_row, key0, group, from, real);
+        if (has_padding<KEY_STEP>(real(stage)) || key0 + KEY_STEP - 1 > first_token || key0 < all_see_from)
+            mask_unseen(s, row0 + warp_row, key0, group.heads, from + warp_row, real(stage));
         multiply<DV>(ds, d_o_tile, warp_row, v_tile(stage));
-        if (DROPOUT) drop(ds, keep(stage) + warp_row * (KEYS / 32));
+        if (DROPOUT) drop(ds, keep(stage) + warp_row * (KEY_STEP / 32));
 #pragma unroll
         for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
+            for (int h = 0; h < 2; h++) {
+                const int row = warp_row + m * 16 + h * 8 + lane / 4;
+                const float own_lse = row_lse[row], own_delta = row_delta[row];
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const float p = exp2_fast(fmaf(s[m][n][e], scale * LOG2_E, -row_lse[m][e / 2]));
-                    ds[m][n][e] = p * (DROPOUT ? fmaf(ds[m][n][e], kept_scale, -row_delta[m][e / 2]) : ds[m][n][e] - row_delta[m][e / 2]);
-                }
-        u32 left[ROW_TILES][KEYS / 16][4];
+                for (int n = 0; n < KEY_STEP / 8; n++)
+#pragma unroll
+                    for (int e = h * 2; e < h * 2 + 2; e++) {
+                        const float p = exp2_fast(fmaf(s[m][n][e], scale * LOG2_E, -own_lse));
+                        ds[m][n][e] = p * (DROPOUT ? fmaf(ds[m][n][e], kept_scale, -own_delta) : ds[m][n][e] - own_delta);
+                    }
+            }
+        u32 left[ROW_TILES][KEY_STEP / 16][4];
         pack_left(left, ds);
         accumulate<D>(sum, left, k_tile(stage));
     }
@@ -187,7 +191,7 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
 }
 
 // launch: grid (ceil_div(T, OWN_KEYS), kv_heads, B), block KEY_THREADS, shared KEY_SHARED_BYTES, registers 255
-extern "C" __global__ void __launch_bounds__(KEY_THREADS, KEY_WARPS == 4 ? 2 : 1)
+extern "C" __global__ void __launch_bounds__(KEY_THREADS, KEY_TILES == 2 ? 2 : 1)
 attention_backward_keys(element* dk,                            // [B T, dk_pitch], kv_heads HEAD_DIM of each row, if WITH_DK
                         element* dv,                            // [B T, dv_pitch], kv_heads VALUE_DIM of each row, if WITH_DV
                         const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
@@ -205,52 +209,48 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
                         float kept_scale) {                     // 1 / (1 - p)
     extern __shared__ __align__(128) unsigned char shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int sequence = blockIdx.z, kv_head = blockIdx.y, group = heads / kv_heads, rows = T * group;
+    const int sequence = blockIdx.z, kv_head = blockIdx.y, rows = T * (heads / kv_heads);
+    const Group group(heads / kv_heads, kv_head);
     const int key0 = blockIdx.x * OWN_KEYS, warp_key = warp * KEY_TILES * 16;  // the longest walks, those of the first keys, first
     const long long token0 = (long long)sequence * T, first_of_head = ((long long)sequence * kv_heads + kv_head) * rows;
-    lse += first_of_head, delta += first_of_head;
+    lse += first_of_head, delta += first_of_head, q += token0 * q_pitch, d_o += token0 * heads * VALUE_DIM;
     if (DOCUMENTS) document_ends += token0;
-    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    if (PADDING) attention_mask += token0;
+    Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
 
     const u32 k_tile = shared_address(shared), v_tile = k_tile + OWN_KEYS * D * 2;
     auto q_tile = [&](int stage) { return k_tile + KEY_BYTES + stage * ROW_STAGE_BYTES; };
-    auto d_o_tile = [&](int stage) { return q_tile(stage) + QUERIES * D * 2; };
+    auto d_o_tile = [&](int stage) { return q_tile(stage) + ROW_STEP * D * 2; };
     auto lses = [&](int stage) {  // of the stage's rows; their deltas lie behind, then what they keep
-        return reinterpret_cast<float*>(shared + KEY_BYTES + stage * ROW_STAGE_BYTES + QUERIES * (D + DV) * 2);
+        return reinterpret_cast<float*>(shared + KEY_BYTES + stage * ROW_STAGE_BYTES + ROW_STEP * (D + DV) * 2);
     };
-    auto keep = [&](int stage) { return reinterpret_cast<u32*>(lses(stage) + 2 * QUERIES); };
+    auto keep = [&](int stage) { return reinterpret_cast<u32*>(lses(stage) + 2 * ROW_STEP); };
     auto load = [&](int stage, int tile) {
-        const int row0 = opaque(tile * QUERIES);
-        auto place = [&](int r, int pitch, int width) {
-            const int row = row0 + r;
-            return (token0 + row / group) * pitch + (kv_head * group + row % group) * width;
-        };
-        load_tile<QUERIES, HEAD_DIM, KEY_THREADS>(
-            q_tile(stage), q, [&](int r) { return row0 + r < rows ? q + place(r, q_pitch, HEAD_DIM) : nullptr; });
-        load_tile<QUERIES, VALUE_DIM, KEY_THREADS>(
-            d_o_tile(stage), d_o, [&](int r) { return row0 + r < rows ? d_o + place(r, heads * VALUE_DIM, VALUE_DIM) : nullptr; });
-        if (threadIdx.x < QUERIES) {
+        const int row0 = opaque(tile * ROW_STEP);
+        load_tile<ROW_STEP, HEAD_DIM, KEY_THREADS>(
+            q_tile(stage), q, [&](int r) { return row0 + r < rows ? q + group.place(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
+        load_tile<ROW_STEP, VALUE_DIM, KEY_THREADS>(
+            d_o_tile(stage), d_o, [&](int r) { return row0 + r < rows ? d_o + group.place(row0 + r, heads * VALUE_DIM, VALUE_DIM) : nullptr; });
+        if (threadIdx.x < ROW_STEP) {
             const int row = min(row0 + (int)threadIdx.x, rows - 1);  // those behind the last are masked
             copy_async_4(shared_address(lses(stage) + threadIdx.x), lse + row);
-            copy_async_4(shared_address(lses(stage) + QUERIES + threadIdx.x), delta + row);
+            copy_async_4(shared_address(lses(stage) + ROW_STEP + threadIdx.x), delta + row);
         }
-        if (DROPOUT) draw_kept<QUERIES, OWN_KEYS, KEY_WARPS>(keep(stage), dropout, row0, key0);
+        if (DROPOUT) draw_kept<ROW_STEP, OWN_KEYS, KEY_WARPS>(keep(stage), dropout, group, row0, key0);
     };
 
     // The rows that see the warp's keys: from the first token's that comes to a key, up to its document's end; none sees padding.
-    auto end_row = [&](int key) { return (DOCUMENTS ? document_ends[min(key, T - 1)] : T) * group; };
-    const int all_see_from = (key0 + warp_key + KEY_TILES * 16 - 1) * group, all_see_to = end_row(key0 + warp_key);
-    const int warp_first_row = (key0 + warp_key) * group, warp_end_row = end_row(key0 + warp_key + KEY_TILES * 16 - 1);
-    int end[KEY_TILES][2];
-#pragma unroll
-    for (int m = 0; m < KEY_TILES; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int key = key0 + warp_key + m * 16 + h * 8 + lane / 4;
-            end[m][h] = PADDING && (key >= T || attention_mask[token0 + key] == 0) ? 0 : end_row(key);
-        }
-    const int first_tile = key0 * group / QUERIES, last_tile = (end_row(key0 + OWN_KEYS - 1) - 1) / QUERIES;
+    auto end_row = [&](int key) { return (DOCUMENTS ? document_ends[min(key, T - 1)] : T) * group.heads; };
+    const int all_see_from = (key0 + warp_key + KEY_TILES * 16 - 1) * group.heads, all_see_to = end_row(key0 + warp_key);
+    const int warp_first_row = (key0 + warp_key) * group.heads, warp_end_row = end_row(key0 + warp_key + KEY_TILES * 16 - 1);
+    const int lane_key = key0 + warp_key + lane % (KEY_TILES * 16);
+    const bool padded = PADDING && __any_sync(ALL_LANES, lane_key < T && attention_mask[lane_key] == 0);
+    int* end = reinterpret_cast<int*>(shared + KEY_BYTES + 2 * ROW_STAGE_BYTES);  // of each key
+    if (DOCUMENTS || PADDING)
+        for (int i = threadIdx.x; i < OWN_KEYS; i += KEY_THREADS)
+            end[i] = PADDING && key0 + i < T && attention_mask[key0 + i] == 0 ? 0 : end_row(key0 + i);
+    const int first_tile = key0 * group.heads / ROW_STEP, last_tile = (end_row(key0 + OWN_KEYS - 1) - 1) / ROW_STEP;
 
     load_tile<OWN_KEYS, HEAD_DIM, KEY_THREADS>(
         k_tile, k, [&](int r) { return key0 + r < T ? k + (token0 + key0 + r) * k_pitch + kv_head * HEAD_DIM : nullptr; });
@@ -261,31 +261,38 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
 
     float sum_k[KEY_TILES][D / 8][4] = {}, sum_v[KEY_TILES][DV / 8][4] = {};
     for (int tile = first_tile; tile <= last_tile; tile++) {
-        const int stage = (tile - first_tile) % 2, row0 = tile * QUERIES;
+        const int stage = (tile - first_tile) % 2, row0 = tile * ROW_STEP;
         copy_async_wait<0>();
         __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
         if (tile < last_tile) load(stage ^ 1, tile + 1);
         copy_async_commit();
-        if (row0 + QUERIES <= warp_first_row || row0 >= warp_end_row) continue;  // none sees this warp's keys
+        if (row0 + ROW_STEP <= warp_first_row || row0 >= warp_end_row) continue;  // none sees this warp's keys
 
-        float p[KEY_TILES][QUERIES / 8][4] = {};
-        u32 left[KEY_TILES][QUERIES / 16][4];
+        float p[KEY_TILES][ROW_STEP / 8][4] = {};
+        u32 left[KEY_TILES][ROW_STEP / 16][4];
         multiply<D>(p, k_tile, warp_key, q_tile(stage));
-        const bool masked = PADDING || row0 < all_see_from || row0 + QUERIES > all_see_to;
+        if (padded || row0 < all_see_from || row0 + ROW_STEP > all_see_to)
 #pragma unroll
-        for (int n = 0; n < QUERIES / 8; n++)
+            for (int m = 0; m < KEY_TILES; m++)
 #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int i = n * 8 + lane % 4 * 2 + e, row = row0 + i;
-                const float row_lse = lses(stage)[i] * LOG2_E;
+                for (int h = 0; h < 2; h++) {
+                    const int key = warp_key + m * 16 + h * 8 + lane / 4;
+                    const int from = (key0 + key) * group.heads, to = DOCUMENTS || PADDING ? end[key] : rows;
 #pragma unroll
-                for (int m = 0; m < KEY_TILES; m++)
+                    for (int n = 0; n < ROW_STEP / 8; n++)
 #pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        const int first = warp_first_row + (m * 16 + h * 8 + lane / 4) * group;
-                        float& x = p[m][n][h * 2 + e];
-                        x = masked && (row < first || row >= end[m][h]) ? 0.0f : exp2_fast(fmaf(x, scale * LOG2_E, -row_lse));
-                    }
+                        for (int e = 0; e < 2; e++) {
+                            const int row = row0 + n * 8 + lane % 4 * 2 + e;
+                            if (row < from || row >= to) p[m][n][h * 2 + e] = minus_infinity();
+                        }
+                }
+#pragma unroll
+        for (int n = 0; n < ROW_STEP / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float row_lse = lses(stage)[n * 8 + lane % 4 * 2 + e % 2] * LOG2_E;
+#pragma unroll
+                for (int m = 0; m < KEY_TILES; m++) p[m][n][e] = exp2_fast(fmaf(p[m][n][e], scale * LOG2_E, -row_lse));
             }
         // Which of the pairs are kept: bit m * 16 + h * 8 + lane / 4 of the word of a row.
         auto kept = [&](int i, int m, int h) {
@@ -293,11 +300,11 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
             return keep(stage)[i * (OWN_KEYS / 32) + key / 32] >> key % 32 & 1;
         };
         if (WITH_DV) {
-            float dropped[KEY_TILES][QUERIES / 8][4];
+            float dropped[KEY_TILES][ROW_STEP / 8][4];
 #pragma unroll
             for (int m = 0; m < KEY_TILES; m++)
 #pragma unroll
-                for (int n = 0; n < QUERIES / 8; n++)
+                for (int n = 0; n < ROW_STEP / 8; n++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
                         dropped[m][n][e] = !DROPOUT || kept(n * 8 + lane % 4 * 2 + e % 2, m, e / 2) ? p[m][n][e] : 0.0f;
@@ -305,14 +312,14 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
             accumulate<DV>(sum_v, left, d_o_tile(stage));
         }
         if (WITH_DK) {
-            float ds[KEY_TILES][QUERIES / 8][4] = {};
+            float ds[KEY_TILES][ROW_STEP / 8][4] = {};
             multiply<DV>(ds, v_tile, warp_key, d_o_tile(stage));
 #pragma unroll
-            for (int n = 0; n < QUERIES / 8; n++)
+            for (int n = 0; n < ROW_STEP / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     const int i = n * 8 + lane % 4 * 2 + e % 2;
-                    const float row_delta = lses(stage)[QUERIES + i];
+                    const float row_delta = lses(stage)[ROW_STEP + i];
 #pragma unroll
                     for (int m = 0; m < KEY_TILES; m++) {
                         float& x = ds[m][n][e];

@@ -74,7 +74,7 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
     const int row = blockIdx.x * WARPS + threadIdx.x / WARP, token = row / group, head = kv_head * group + row % group;
     if (token >= T) return;  // a whole warp, and no barrier follows
     const long long token0 = (long long)sequence * T;
-    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
     const element* q_row = q + (token0 + token) * q_pitch + head * HEAD_DIM;
 
@@ -117,7 +117,7 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
     const int row = blockIdx.x * WARPS + threadIdx.x / WARP, token = row / group, head = kv_head * group + row % group;
     if (token >= T) return;  // a whole warp, and no barrier follows
     const long long token0 = (long long)sequence * T, at = ((long long)sequence * kv_heads + kv_head) * T * group + row;
-    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
     const element* q_row = q + (token0 + token) * q_pitch + head * HEAD_DIM;
     const element* o_row = o + ((token0 + token) * heads + head) * VALUE_DIM;
@@ -162,7 +162,7 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
     const int key = blockIdx.x * WARPS + threadIdx.x / WARP;
     if (key >= T) return;  // a whole warp, and no barrier follows
     const long long token0 = (long long)sequence * T, at = ((long long)sequence * kv_heads + kv_head) * T * group;
-    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
     const element* k_row = k + (token0 + key) * k_pitch + kv_head * HEAD_DIM;
     const element* v_row = v + (token0 + key) * v_pitch + kv_head * VALUE_DIM;

@@ -3,30 +3,32 @@
 //   lse[row] = log sum_j exp(scale q k_j): all that is kept for backward, beside q, k, v and o.  lse: [B, kv_heads, T group]
 // A query without keys gives o = 0 and lse = +infinity. Dropout: each probability times 0 or 1 / (1 - p), after the softmax.
 // Bound by arithmetic: 2 (D + DV) operations for a pair of query and key; at small D by the exponentials, one a pair.
-// FlashAttention-2 (Dao 2023): a block owns ROWS rows (attention.cuh) and walks over the tiles of KEYS keys up to the diagonal, under
+// FlashAttention-2 (Dao 2023): a block owns ROWS rows (attention.cuh) and walks over the tiles of KEY_STEP keys up to the diagonal, under
 // a running maximum. K and V come by cp.async, one tile ahead. A warp owns 16 or 32 rows: of 32, each operand that it reads from shared
 // memory serves two products. Scores, probabilities and sums never leave registers. Only tiles on the diagonal, at the beginning of a
 // document or with padding are masked; those wholly outside are never read.
 #include "attention.cuh"
 
-// Tiles of 16 rows that a warp owns. Two keep the products from waiting for shared memory, as long as the sums fit in registers.
+// Tiles of 16 rows that a warp owns. Two keep the products from waiting for shared memory, as long as the sums fit in registers;
+// dropout waits for its random numbers anyway.
 #ifndef ROW_TILES
-#define ROW_TILES (VALUE_DIM <= 128 ? 2 : 1)
+#define ROW_TILES (VALUE_DIM <= 128 && !DROPOUT ? 2 : 1)
 #endif
-#ifndef WARPS
-#define WARPS 4
+#ifndef ROW_WARPS
+#define ROW_WARPS (DROPOUT ? 8 : 4)
 #endif
-#ifndef KEYS
-#define KEYS (HEAD_DIM <= 128 ? 64 : 32)
+// Keys of a step.
+#ifndef KEY_STEP
+#define KEY_STEP (HEAD_DIM + VALUE_DIM <= 192 || DROPOUT && HEAD_DIM <= 128 ? 64 : 32)
 #endif
 
-constexpr int ROWS = WARPS * ROW_TILES * 16;
-constexpr int THREADS = WARPS * 32;
+constexpr int ROWS = ROW_WARPS * ROW_TILES * 16;
+constexpr int THREADS = ROW_WARPS * 32;
 constexpr int Q_BYTES = ROWS * (HEAD_DIM > VALUE_DIM ? D : DV) * 2;
-constexpr int KEEP_BYTES = DROPOUT * ROWS * KEYS / 8;
-constexpr int STAGE_BYTES = KEYS * (D + DV) * 2 + KEEP_BYTES;
-#define SHARED_BYTES (Q_BYTES + 2 * STAGE_BYTES)
-constexpr int BLOCKS = 2;
+constexpr int KV_BYTES = KEY_STEP * (D + DV) * 2;
+constexpr int STAGE_BYTES = KV_BYTES + DROPOUT * ROWS * KEY_STEP / 8 + PADDING * 128;
+#define SHARED_BYTES (Q_BYTES + 2 * STAGE_BYTES + DOCUMENTS * ROWS * 4)
+constexpr int BLOCKS = ROW_WARPS == 4 ? 2 : 1;
 
 // The scores of a warp and what the softmax of its rows knows so far. A lane holds rows lane / 4 and lane / 4 + 8 of each tile, and of
 // 8 keys 2 (lane % 4) and the next.
@@ -37,14 +39,14 @@ struct Softmax {
 };
 
 // Scores to probabilities under the new maximum; what was summed before is scaled to it.
-__device__ __forceinline__ void advance(Softmax& softmax, float (&s)[ROW_TILES][KEYS / 8][4], float scale_log2) {
+__device__ __forceinline__ void advance(Softmax& softmax, float (&s)[ROW_TILES][KEY_STEP / 8][4], float scale_log2) {
 #pragma unroll
     for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float max = softmax.max[m][h];
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) max = fmaxf(max, fmaxf(s[m][n][h * 2], s[m][n][h * 2 + 1]));
+            for (int n = 0; n < KEY_STEP / 8; n++) max = fmaxf(max, fmaxf(s[m][n][h * 2], s[m][n][h * 2 + 1]));
             max = warp_max<4>(max);  // a row lies in 4 lanes
             // A row that has seen no key yet: infinity minus infinity would be no number.
             const float shift = max == minus_infinity() ? 0.0f : max * scale_log2;
@@ -52,15 +54,16 @@ __device__ __forceinline__ void advance(Softmax& softmax, float (&s)[ROW_TILES][
             softmax.max[m][h] = max;
             float total = softmax.total[m][h] * rescale;
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
+            for (int n = 0; n < KEY_STEP / 8; n++)
 #pragma unroll
                 for (int e = h * 2; e < h * 2 + 2; e++) {
                     s[m][n][e] = exp2_fast(fmaf(s[m][n][e], scale_log2, -shift));
                     total += s[m][n][e];
                 }
             softmax.total[m][h] = total;
+            if (__any_sync(ALL_LANES, rescale != 1.0f))  // after the first tiles the maximum seldom moves
 #pragma unroll
-            for (int n = 0; n < DV / 8; n++) softmax.sum[m][n][h * 2] *= rescale, softmax.sum[m][n][h * 2 + 1] *= rescale;
+                for (int n = 0; n < DV / 8; n++) softmax.sum[m][n][h * 2] *= rescale, softmax.sum[m][n][h * 2 + 1] *= rescale;
         }
 }
 
@@ -81,46 +84,47 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
                   float kept_scale) {                     // 1 / (1 - p)
     extern __shared__ __align__(128) unsigned char shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int sequence = blockIdx.z, kv_head = blockIdx.y, group = heads / kv_heads, rows = T * group;
+    const int sequence = blockIdx.z, kv_head = blockIdx.y, rows = T * (heads / kv_heads);
+    const Group group(heads / kv_heads, kv_head);
     const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
     const long long token0 = (long long)sequence * T;
     const element* k_head = k + token0 * k_pitch + kv_head * HEAD_DIM;
     const element* v_head = v + token0 * v_pitch + kv_head * VALUE_DIM;
     if (DOCUMENTS) document_starts += token0;
     if (PADDING) attention_mask += token0;
-    Dropout dropout = {{0}, dropped_below, group, kv_head * group};
+    Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
 
     const u32 q_tile = shared_address(shared);
     auto k_tile = [&](int stage) { return q_tile + Q_BYTES + stage * STAGE_BYTES; };
-    auto v_tile = [&](int stage) { return k_tile(stage) + KEYS * D * 2; };
-    auto keep = [&](int stage) { return reinterpret_cast<u32*>(shared + Q_BYTES + stage * STAGE_BYTES + KEYS * (D + DV) * 2); };
+    auto v_tile = [&](int stage) { return k_tile(stage) + KEY_STEP * D * 2; };
+    // Beside them: whether the keys are real, the pairs that dropout keeps, and for all tiles where the rows' documents begin.
+    auto real = [&](int stage) { return reinterpret_cast<u32*>(shared + Q_BYTES + stage * STAGE_BYTES + KV_BYTES); };
+    auto keep = [&](int stage) { return real(stage) + PADDING * 32; };
+    int* from = reinterpret_cast<int*>(shared + Q_BYTES + 2 * STAGE_BYTES);
     auto load = [&](int stage, int tile) {
-        const int key0 = opaque(tile * KEYS);
-        load_tile<KEYS, HEAD_DIM, THREADS>(
+        const int key0 = opaque(tile * KEY_STEP);
+        load_tile<KEY_STEP, HEAD_DIM, THREADS>(
             k_tile(stage), k_head, [&](int r) { return key0 + r < T ? k_head + (long long)(key0 + r) * k_pitch : nullptr; });
-        load_tile<KEYS, VALUE_DIM, THREADS>(
+        load_tile<KEY_STEP, VALUE_DIM, THREADS>(
             v_tile(stage), v_head, [&](int r) { return key0 + r < T ? v_head + (long long)(key0 + r) * v_pitch : nullptr; });
-        if (DROPOUT) draw_kept<ROWS, KEYS, WARPS>(keep(stage), dropout, row0, key0);
+        if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask, key0, T);
+        if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, group, row0, key0);
     };
 
     // The tokens of the block's and of the warp's rows, and the keys that they see.
     const int warp_row = warp * ROW_TILES * 16;
-    auto token_of = [&](int row) { return min(row0 + row, rows - 1) / group; };
+    auto token_of = [&](int row) { return group.token(min(row0 + row, rows - 1)); };
     auto first_key = [&](int token) { return DOCUMENTS ? document_starts[token] : 0; };
     const int first_token = token_of(warp_row), last_token = token_of(warp_row + ROW_TILES * 16 - 1);
     const int warp_first_key = first_key(first_token), all_see_from = first_key(last_token);
-    int from[ROW_TILES][2];
-#pragma unroll
-    for (int m = 0; m < ROW_TILES; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) from[m][h] = first_key(token_of(warp_row + m * 16 + h * 8 + lane / 4));
-    const int first_tile = first_key(token_of(0)) / KEYS, last_tile = token_of(ROWS - 1) / KEYS;
+    if (DOCUMENTS)
+        for (int r = threadIdx.x; r < ROWS; r += THREADS) from[r] = first_key(token_of(r));
+    const int first_tile = first_key(token_of(0)) / KEY_STEP, last_tile = token_of(ROWS - 1) / KEY_STEP;
 
-    load_tile<ROWS, HEAD_DIM, THREADS>(q_tile, q, [&](int r) {
-        const int row = row0 + r;
-        return row < rows ? q + (token0 + row / group) * q_pitch + (kv_head * group + row % group) * HEAD_DIM : nullptr;
-    });
+    q += token0 * q_pitch;
+    load_tile<ROWS, HEAD_DIM, THREADS>(
+        q_tile, q, [&](int r) { return row0 + r < rows ? q + group.place(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
     load(0, first_tile);
     copy_async_commit();
 
@@ -128,21 +132,20 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
 #pragma unroll
     for (int m = 0; m < ROW_TILES; m++) softmax.max[m][0] = softmax.max[m][1] = minus_infinity();
     for (int tile = first_tile; tile <= last_tile; tile++) {
-        const int stage = (tile - first_tile) % 2, key0 = tile * KEYS;
+        const int stage = (tile - first_tile) % 2, key0 = tile * KEY_STEP;
         copy_async_wait<0>();
         __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
         if (tile < last_tile) load(stage ^ 1, tile + 1);
         copy_async_commit();
-        if (key0 > last_token || key0 + KEYS <= warp_first_key) continue;  // nothing that this warp sees
+        if (key0 > last_token || key0 + KEY_STEP <= warp_first_key) continue;  // nothing that this warp sees
 
-        u32 real[KEYS / 32];
-        if (PADDING) real_keys(real, attention_mask, key0, T);
-        float s[ROW_TILES][KEYS / 8][4] = {};
+        float s[ROW_TILES][KEY_STEP / 8][4] = {};
         multiply<D>(s, q_tile, warp_row, k_tile(stage));
-        if (PADDING || key0 + KEYS - 1 > first_token || key0 < all_see_from) mask_unseen(s, row0 + warp_row, key0, group, from, real);
+        if (has_padding<KEY_STEP>(real(stage)) || key0 + KEY_STEP - 1 > first_token || key0 < all_see_from)
+            mask_unseen(s, row0 + warp_row, key0, group.heads, from + warp_row, real(stage));
         advance(softmax, s, scale * LOG2_E);
-        if (DROPOUT) drop(s, keep(stage) + warp_row * (KEYS / 32));
-        u32 p[ROW_TILES][KEYS / 16][4];
+        if (DROPOUT) drop(s, keep(stage) + warp_row * (KEY_STEP / 32));
+        u32 p[ROW_TILES][KEY_STEP / 16][4];
         pack_left(p, s);
         accumulate<DV>(softmax.sum, p, v_tile(stage));
     }
@@ -161,8 +164,9 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
             for (int n = 0; n < DV / 8; n++) softmax.sum[m][n][h * 2] *= factor, softmax.sum[m][n][h * 2 + 1] *= factor;
         }
     __syncthreads();  // nobody reads q any more: its place takes o
+    o += token0 * heads * VALUE_DIM;
     store_rows<VALUE_DIM>(shared + warp_row * DV * 2, softmax.sum, 1.0f, [&](int r) {
         const int row = row0 + warp_row + r;
-        return row < rows ? o + ((token0 + row / group) * heads + kv_head * group + row % group) * VALUE_DIM : nullptr;
+        return row < rows ? o + group.place(row, heads * VALUE_DIM, VALUE_DIM) : nullptr;
     });
 }
