@@ -1,10 +1,16 @@
-//! Embeds the kernels and generates a typed launcher for each: `src/gpu/kernels.rs` includes the result.
+//! Embeds the kernels and generates a typed call for each: `src/gpu/kernels.rs` includes the result.
 //!
 //! Reads text and writes text. It never runs a CUDA compiler and never looks for a GPU.
 
+#[allow(dead_code)] // what kernels' files say of their launches is read again, and evaluated, by the library
+#[path = "src/gpu/kernels/expression.rs"]
+mod expression;
 #[path = "build/generate.rs"]
 mod generate;
-#[path = "build/prototype.rs"]
+#[allow(dead_code)]
+#[path = "src/gpu/kernels/plan.rs"]
+mod plan;
+#[path = "src/gpu/kernels/prototype.rs"]
 mod prototype;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +21,7 @@ use generate::File;
 
 fn main() -> ExitCode {
     // A folder stands for all that is in it.
-    for input in ["build.rs", "build", "kernels"] {
+    for input in ["build.rs", "build", "kernels", "src/gpu/kernels"] {
         println!("cargo:rerun-if-changed={input}");
     }
     match run() {

@@ -1,8 +1,9 @@
-//! Writes Rust for the prototypes: a module for each `.cu` file, with its text, its hash and a `launcher!` for each kernel.
+//! Writes Rust for the prototypes: a module for each `.cu` file, with its text, its hash and a `call!` for each kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::prototype::{self, Kind, Parameter, Prototype};
+use super::plan::Plan;
+use super::prototype::{self, ELEMENT, Kind, Parameter, Prototype};
 
 /// A file under `kernels/`: its path from there, with `/` between folders, and its text.
 pub struct File {
@@ -72,7 +73,7 @@ fn module(source: &File, headers: &[File]) -> Result<Module, String> {
     let kernels = prototype::parse(&source.text).map_err(|failure| place(failure.line, &failure.message))?;
     let mut body = format!(
         "    #[allow(unused_imports)] // not every kernel takes everything\n    \
-             use crate::gpu::{{Slice, SliceMut, TensorMap, kernels::{{HEADERS, launcher}}, nvrtc::Source}};\n    \
+             use crate::gpu::{{ElementSlice, ElementSliceMut, Slice, SliceMut, TensorMap, kernels::{{HEADERS, call}}, nvrtc::Source}};\n    \
              /// The file, to be compiled.\n    \
              pub static SOURCE: Source<'static> = Source {{ name: \"kernels/{path}\", text: {}, headers: HEADERS }};\n    \
              /// BLAKE3 of the file and of all headers, each as its name and its text.\n    \
@@ -83,19 +84,23 @@ fn module(source: &File, headers: &[File]) -> Result<Module, String> {
     let mut types = BTreeSet::new();
     for kernel in &kernels {
         let name = camel_case(&kernel.name);
-        let launcher = launcher(kernel, &name).map_err(|message| place(kernel.line, &message))?;
-        if !(types.insert(name.clone()) && types.insert(format!("{name}Arguments"))) {
-            return Err(place(kernel.line, &format!("kernel `{}`: another kernel has a launcher `{name}`", kernel.name)));
+        let call = call(kernel, &name).map_err(|message| place(kernel.line, &message))?;
+        if !types.insert(name.clone()) {
+            return Err(place(kernel.line, &format!("kernel `{}`: another kernel is called `{name}`", kernel.name)));
         }
-        body += &launcher;
+        let plan = kernel.launch.as_deref().ok_or_else(|| {
+            place(kernel.line, &format!("kernel `{}`: no comment `// launch: grid …, block …` above it", kernel.name))
+        })?;
+        Plan::parse(plan).map_err(|message| place(kernel.line, &message))?;
+        body += &call;
     }
     Ok(Module { path: path.clone(), body })
 }
 
-/// `launcher!` with the kernel's names and the fields of its arguments.
-fn launcher(kernel: &Prototype, name: &str) -> Result<String, String> {
+/// `call!` with the kernel's name and a field for each argument.
+fn call(kernel: &Prototype, name: &str) -> Result<String, String> {
     let lifetime = if kernel.parameters.iter().any(|p| matches!(p.kind, Kind::Pointer { .. })) { "<'a>" } else { "" };
-    let mut text = format!("    launcher! {{ {name}, {name}Arguments{lifetime}, {:?}, {{\n", kernel.name);
+    let mut text = format!("    call! {{ {name}{lifetime}, {:?}, {{\n", kernel.name);
     for parameter in &kernel.parameters {
         text +=
             &format!("        {}\n        {}: {},\n", documentation(parameter), field(&parameter.name)?, rust_type(parameter.kind));
@@ -105,6 +110,8 @@ fn launcher(kernel: &Prototype, name: &str) -> Result<String, String> {
 
 fn rust_type(kind: Kind) -> String {
     match kind {
+        Kind::Pointer { element: ELEMENT, constant: true } => "ElementSlice<'a>".to_owned(),
+        Kind::Pointer { element: ELEMENT, constant: false } => "ElementSliceMut<'a>".to_owned(),
         Kind::Pointer { element, constant: true } => format!("Slice<'a, {element}>"),
         Kind::Pointer { element, constant: false } => format!("SliceMut<'a, {element}>"),
         Kind::Value(name) => name.to_owned(),

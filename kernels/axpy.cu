@@ -1,20 +1,16 @@
 // y += a x, forward only.  x, y: [n]
 //   y[i] = fma(a, x[i], y[i])
 // Bound by memory: reads x and y and writes y once. A thread owns one element; a warp reads and writes whole sectors.
-// bf16: computed in float, rounded once.
+// Computed in float, rounded once.
 
 #include "common.cuh"
 
-extern "C" __global__ void axpy(float* y,              // [n]
-                                const float* x,        // [n]
+constexpr int THREADS = 256;
+
+// launch: grid max(1, ceil_div(n, THREADS)), block THREADS, registers 16
+extern "C" __global__ void axpy(element* y,             // [n]
+                                const element* x,       // [n]
                                 float a, long long n) {
     const long long i = thread_index();
-    if (i < n) y[i] = fmaf(a, x[i], y[i]);
-}
-
-extern "C" __global__ void axpy_bf16(bf16* y,          // [n]
-                                     const bf16* x,    // [n]
-                                     float a, long long n) {
-    const long long i = thread_index();
-    if (i < n) y[i] = from_float<bf16>(fmaf(a, to_float(x[i]), to_float(y[i])));
+    if (i < n) y[i] = from_float<element>(fmaf(a, to_float(x[i]), to_float(y[i])));
 }

@@ -75,19 +75,19 @@ __device__ __forceinline__ long long thread_index() { return (long long)blockIdx
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// Over groups of WIDTH neighbouring lanes (a power of two up to 32): every lane gets the result. The pairs are the same whatever else
+// Over groups of GROUP neighbouring lanes (a power of two up to 32): every lane gets the result. The pairs are the same whatever else
 // happens, and so are the bits.
-template <int WIDTH = WARP>
+template <int GROUP = WARP>
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
-    for (int distance = WIDTH / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
+    for (int distance = GROUP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
     return x;
 }
 
-template <int WIDTH = WARP>
+template <int GROUP = WARP>
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
-    for (int distance = WIDTH / 2; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, distance));
+    for (int distance = GROUP / 2; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, distance));
     return x;
 }
 

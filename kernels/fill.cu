@@ -4,14 +4,11 @@
 
 #include "common.cuh"
 
-extern "C" __global__ void fill(float* x,       // [n]
+constexpr int THREADS = 256;
+
+// launch: grid max(1, ceil_div(n, THREADS)), block THREADS, registers 16
+extern "C" __global__ void fill(element* x,             // [n]
                                 float value, long long n) {
     const long long i = thread_index();
-    if (i < n) x[i] = value;
-}
-
-extern "C" __global__ void fill_bf16(bf16* x,   // [n]
-                                     float value, long long n) {
-    const long long i = thread_index();
-    if (i < n) x[i] = from_float<bf16>(value);
+    if (i < n) x[i] = from_float<element>(value);
 }

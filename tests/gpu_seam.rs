@@ -4,43 +4,49 @@
 
 use std::sync::Arc;
 
-use ferromind::gpu::kernels::{axpy, fill};
+use ferromind::gpu::kernels::axpy::Axpy;
+use ferromind::gpu::kernels::fill::{self, Fill};
+use ferromind::gpu::kernels::{Call, axpy};
 use ferromind::gpu::nvrtc::{Compiled, Compiler, Options};
-use ferromind::gpu::{self, Arguments, Device, DeviceKind, Element, LaunchConfig, Slice, SliceMut, Stream};
+use ferromind::gpu::{self, Arguments, Context, Device, DeviceKind, ElementType, LaunchConfig, Stream, View};
 use ferromind::gpu::{TensorMapElement, TensorMapLayout};
 use half::bf16;
 
 /// Sizes around those of warps and blocks.
 const SIZES: [usize; 4] = [1, 255, 256, 1000];
 
+/// Two kernels on f32, launched as each test wants.
 struct Kernels {
-    fill: fill::Fill,
-    fill_bf16: fill::FillBf16,
-    axpy: axpy::Axpy,
-    axpy_bf16: axpy::AxpyBf16,
+    device: Arc<dyn Device>,
+    fill: gpu::Kernel,
+    axpy: gpu::Kernel,
 }
 
 impl Kernels {
     fn load(device: &Arc<dyn Device>) -> Self {
         let compiler = Compiler::new().unwrap();
-        let compile = |source| compiler.compile(source, &Options::new(device.info().arch)).unwrap();
-        let (fills, axpys) = (device.load(&compile(&fill::SOURCE)).unwrap(), device.load(&compile(&axpy::SOURCE)).unwrap());
-        Self {
-            fill: fill::Fill::new(device, &fills).unwrap(),
-            fill_bf16: fill::FillBf16::new(device, &fills).unwrap(),
-            axpy: axpy::Axpy::new(device, &axpys).unwrap(),
-            axpy_bf16: axpy::AxpyBf16::new(device, &axpys).unwrap(),
-        }
+        let load = |source, name| {
+            let compiled = compiler.compile(source, &Options::new(device.info().arch)).unwrap();
+            device.kernel(&device.load(&compiled).unwrap(), name).unwrap()
+        };
+        Self { device: device.clone(), fill: load(&fill::SOURCE, "fill"), axpy: load(&axpy::SOURCE, "axpy") }
     }
 
-    fn fill(&self, stream: &Stream, x: SliceMut<'_, f32>, value: f32) -> ferromind::Result<()> {
+    fn fill(&self, stream: &Stream, x: View<'_>, value: f32) -> ferromind::Result<()> {
+        let x = x.elements_mut(ElementType::F32)?;
+        let n = x.as_slice().len() as i64;
+        self.fill_as(stream, &LaunchConfig::new(n.unsigned_abs().div_ceil(256) as u32, 256), &Fill { x, value, n })
+    }
+
+    fn fill_as(&self, stream: &Stream, config: &LaunchConfig, call: &Fill<'_>) -> ferromind::Result<()> {
+        self.device.launch(stream, &self.fill, config, &call.arguments())
+    }
+
+    fn axpy(&self, stream: &Stream, y: View<'_>, x: View<'_>, a: f32) -> ferromind::Result<()> {
+        let (y, x) = (y.elements_mut(ElementType::F32)?, x.elements(ElementType::F32)?);
         let n = x.len() as i64;
-        self.fill.launch(stream, &LaunchConfig::elementwise(n as u64, 256)?, &fill::FillArguments { x, value, n })
-    }
-
-    fn axpy(&self, stream: &Stream, y: SliceMut<'_, f32>, x: Slice<'_, f32>, a: f32) -> ferromind::Result<()> {
-        let n = y.len() as i64;
-        self.axpy.launch(stream, &LaunchConfig::elementwise(n as u64, 256)?, &axpy::AxpyArguments { y, x, a, n })
+        let config = LaunchConfig::new(n.unsigned_abs().div_ceil(256) as u32, 256);
+        self.device.launch(stream, &self.axpy, &config, &Axpy { y, x, a, n }.arguments())
     }
 }
 
@@ -83,24 +89,35 @@ fn launches(device: &Arc<dyn Device>, kernels: &Kernels) {
         let ramp: Vec<f32> = (0..n).map(|i| i as f32).collect();
         let x = device.upload(&stream, "x", &ramp).unwrap();
         let y = device.allocate("y", 4 * n).unwrap();
-        kernels.fill(&stream, y.slice_mut().unwrap(), 0.5).unwrap();
-        kernels.axpy(&stream, y.slice_mut().unwrap(), x.slice().unwrap(), -2.0).unwrap();
+        kernels.fill(&stream, y.all(), 0.5).unwrap();
+        kernels.axpy(&stream, y.all(), x.all(), -2.0).unwrap();
         let expected: Vec<f32> = ramp.iter().map(|x| 0.5 - 2.0 * x).collect();
         assert_eq!(device.download::<f32>(&stream, y.slice().unwrap()).unwrap(), expected);
-
-        let x = device.upload(&stream, "x", &ramp.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()).unwrap();
-        let y = device.allocate("y", 2 * n).unwrap();
-        let config = LaunchConfig::elementwise(n as u64, 128).unwrap();
-        let arguments = fill::FillBf16Arguments { x: y.slice_mut().unwrap(), value: 0.5, n: n as i64 };
-        kernels.fill_bf16.launch(&stream, &config, &arguments).unwrap();
-        let (y_mut, x) = (y.slice_mut().unwrap(), x.slice().unwrap());
-        kernels.axpy_bf16.launch(&stream, &config, &axpy::AxpyBf16Arguments { y: y_mut, x, a: -2.0, n: n as i64 }).unwrap();
-        let expected: Vec<bf16> = ramp.iter().map(|&x| bf16::from_f32(0.5 - 2.0 * bf16::from_f32(x).to_f32())).collect();
-        assert_eq!(device.download::<bf16>(&stream, y.slice().unwrap()).unwrap(), expected);
     }
+    // As operations launch: the type of the elements and the number of blocks follow from the arguments and the kernels' files.
+    let context = Context::new(device.clone()).unwrap();
+    for n in SIZES {
+        let ramp: Vec<bf16> = (0..n).map(|i| bf16::from_f32(i as f32)).collect();
+        let x = device.upload(context.stream(), "x", &ramp).unwrap();
+        let y = device.allocate("y", 2 * n).unwrap();
+        let [x, result] = [&x, &y].map(|buffer| buffer.all().elements_mut(ElementType::BF16).unwrap());
+        context.launch(&[], &Fill { x: result, value: 0.5, n: n as i64 }).unwrap();
+        context.launch(&[], &Axpy { y: result, x: x.as_slice(), a: -2.0, n: n as i64 }).unwrap();
+        let expected: Vec<bf16> = ramp.iter().map(|x| bf16::from_f32(0.5 - 2.0 * x.to_f32())).collect();
+        assert_eq!(device.download::<bf16>(context.stream(), y.slice().unwrap()).unwrap(), expected);
+    }
+    let [wide, narrow] = ["wide", "narrow"].map(|name| device.allocate(name, 64).unwrap());
+    let mixed = Axpy {
+        y: wide.all().elements_mut(ElementType::F32).unwrap(),
+        x: narrow.all().elements(ElementType::BF16).unwrap(),
+        a: 1.0,
+        n: 16,
+    };
+    let message = context.launch(&[], &mixed).unwrap_err().to_string();
+    assert!(message.contains("`axpy`") && message.contains("`y` has f32") && message.contains("`x` bf16"), "{message}");
     // A window in the middle: its neighbours stay as they were.
     let x = device.upload(&stream, "x", &[1f32; 64]).unwrap();
-    kernels.fill(&stream, x.slice_mut().unwrap().narrow(20, 17).unwrap(), 9.0).unwrap();
+    kernels.fill(&stream, x.view(80..148).unwrap(), 9.0).unwrap();
     let got = device.download::<f32>(&stream, x.slice().unwrap()).unwrap();
     assert!((0..64).all(|i| got[i] == if (20..37).contains(&i) { 9.0 } else { 1.0 }));
 }
@@ -112,10 +129,10 @@ fn order(device: &Arc<dyn Device>, kernels: &Kernels) {
     let (x, y) = (device.allocate("x", 4 * N).unwrap(), device.allocate("y", 4 * N).unwrap());
     device.fill(&second, y.all(), 0).unwrap();
     device.record(&begin, &first).unwrap();
-    kernels.fill(&first, x.slice_mut().unwrap(), 3.0).unwrap();
+    kernels.fill(&first, x.all(), 3.0).unwrap();
     device.record(&filled, &first).unwrap();
     device.wait(&second, &filled).unwrap();
-    kernels.axpy(&second, y.slice_mut().unwrap(), x.slice().unwrap(), 2.0).unwrap();
+    kernels.axpy(&second, y.all(), x.all(), 2.0).unwrap();
     device.record(&end, &second).unwrap();
     assert_eq!(device.download::<f32>(&second, y.slice().unwrap()).unwrap(), vec![6.0; N]);
     device.synchronize(&first).unwrap();
@@ -131,7 +148,7 @@ fn graphs(device: &Arc<dyn Device>, kernels: &Kernels) {
     let [forked, joined] = [(); 2].map(|()| device.event().unwrap());
     let graph = device
         .capture(&stream, || {
-            kernels.axpy(&stream, y.slice_mut()?, x.slice()?, 1.0)?;
+            kernels.axpy(&stream, y.all(), x.all(), 1.0)?;
             device.record(&forked, &stream)?;
             device.wait(&side, &forked)?;
             device.copy(&side, z.all(), y.all())?;
@@ -163,7 +180,7 @@ fn graphs(device: &Arc<dyn Device>, kernels: &Kernels) {
     for work in refused {
         assert!(device.capture(&stream, work).is_err());
     }
-    kernels.fill(&stream, x.slice_mut().unwrap(), 5.0).unwrap();
+    kernels.fill(&stream, x.all(), 5.0).unwrap();
     assert_eq!(read(&x), [5.0; 300], "a capture that failed has ended");
     assert!(device.end_capture(&stream).is_err());
 }
@@ -211,7 +228,7 @@ fn refusals(device: &Arc<dyn Device>, kernels: &Kernels, other: &Arc<dyn Device>
     few.push(1f32);
     fails(device.launch(&stream, &kernel, &LaunchConfig::new(1, 1), &few), &["`fill`", "[4]", "[8, 4, 8]"]);
     let n = 8;
-    let arguments = fill::FillArguments { x: x.slice_mut().unwrap(), value: 0.0, n };
+    let call = Fill { x: x.all().elements_mut(ElementType::F32).unwrap(), value: 0.0, n };
     let good = LaunchConfig::new(1, 8);
     for (config, word) in [
         (LaunchConfig { grid: [0, 1, 1], ..good }, "grid"),
@@ -219,7 +236,7 @@ fn refusals(device: &Arc<dyn Device>, kernels: &Kernels, other: &Arc<dyn Device>
         (LaunchConfig { shared_bytes: 1 << 20, ..good }, "shared"),
         (LaunchConfig { cluster: [3, 1, 1], ..good }, "cluster"),
     ] {
-        fails(kernels.fill.launch(&stream, &config, &arguments), &["`fill`", word]);
+        fails(kernels.fill_as(&stream, &config, &call), &["`fill`", word]);
     }
     fails(device.synchronize(&other.stream().unwrap()), &["another device"]);
     fails(device.record(&other.event().unwrap(), &stream), &["another device"]);
@@ -235,8 +252,8 @@ fn stray(device: &Arc<dyn Device>, kernels: &Kernels) {
     let x = device.allocate("x", 64).unwrap();
     // So far behind the buffer that no device has memory there.
     let far = gpu::Buffer::new("far", x.address() + (1 << 44), 4 << 20, ());
-    let arguments = fill::FillArguments { x: far.slice_mut::<f32>().unwrap(), value: 1.0, n: 1 << 20 };
-    kernels.fill.launch(&stream, &LaunchConfig::new(1 << 10, 1 << 10), &arguments).unwrap();
+    let call = Fill { x: far.all().elements_mut(ElementType::F32).unwrap(), value: 1.0, n: 1 << 20 };
+    kernels.fill_as(&stream, &LaunchConfig::new(1 << 10, 1 << 10), &call).unwrap();
     let message = device.synchronize(&stream).unwrap_err().to_string();
     assert!(message.contains("fill"), "{message}");
 }
@@ -269,19 +286,15 @@ mod of_the_emulator {
         (emulator, device, kernels)
     }
 
-    fn slice<T: Element>(buffer: &gpu::Buffer) -> SliceMut<'_, T> {
-        buffer.slice_mut().unwrap()
-    }
-
     #[test]
     fn findings_name_the_buffer_and_the_line_and_are_told_once() {
         let (emulator, device, kernels) = open(Settings::default());
         let stream = device.stream().unwrap();
         let x = device.allocate("weights", 40).unwrap();
-        let arguments = fill::FillArguments { x: slice(&x), value: 1.0, n: 11 };
-        kernels.fill.launch(&stream, &LaunchConfig::new(1, 32), &arguments).unwrap();
+        let call = Fill { x: x.all().elements_mut(ElementType::F32).unwrap(), value: 1.0, n: 11 };
+        kernels.fill_as(&stream, &LaunchConfig::new(1, 32), &call).unwrap();
         let message = device.synchronize(&stream).unwrap_err().to_string();
-        for part in ["out of bounds", "`weights` +40 bytes", "fill.cu:10", "thread (10, 0, 0)"] {
+        for part in ["out of bounds", "`weights` +40 bytes", "fill.cu:13", "thread (10, 0, 0)"] {
             assert!(message.contains(part), "no {part} in {message}");
         }
         device.synchronize(&stream).unwrap();
@@ -290,9 +303,9 @@ mod of_the_emulator {
         assert!(emulator.take_findings().is_empty());
 
         // The next launch returns it too, and is not done.
-        kernels.fill.launch(&stream, &LaunchConfig::new(1, 32), &arguments).unwrap();
-        let whole = fill::FillArguments { n: 10, value: 2.0, ..arguments };
-        assert!(kernels.fill.launch(&stream, &LaunchConfig::new(1, 32), &whole).is_err());
+        kernels.fill_as(&stream, &LaunchConfig::new(1, 32), &call).unwrap();
+        let whole = Fill { n: 10, value: 2.0, ..call };
+        assert!(kernels.fill_as(&stream, &LaunchConfig::new(1, 32), &whole).is_err());
         assert_eq!(device.download::<f32>(&stream, x.slice().unwrap()).unwrap(), [1.0; 10]);
     }
 
@@ -301,10 +314,10 @@ mod of_the_emulator {
         let (emulator, device, kernels) = open(Settings { checked: false, ..Settings::default() });
         let stream = device.stream().unwrap();
         let [x, y] = ["x", "y"].map(|name| device.allocate(name, 400).unwrap());
-        kernels.axpy(&stream, slice(&y), x.slice().unwrap(), 1.0).unwrap();
+        kernels.axpy(&stream, y.all(), x.all(), 1.0).unwrap();
         device.download::<f32>(&stream, y.slice().unwrap()).unwrap();
         emulator.set(Settings { checked: true, ..emulator.settings() });
-        kernels.axpy(&stream, slice(&y), x.slice().unwrap(), 1.0).unwrap();
+        kernels.axpy(&stream, y.all(), x.all(), 1.0).unwrap();
         assert!(device.synchronize(&stream).is_err());
     }
 
@@ -313,19 +326,19 @@ mod of_the_emulator {
         let (emulator, device, kernels) = open(Settings::default());
         let stream = device.stream().unwrap();
         let [x, y, z] = ["x", "y", "z"].map(|name| device.allocate(name, 400).unwrap());
-        kernels.fill(&stream, slice(&x).narrow(0, 99).unwrap(), 1.0).unwrap();
+        kernels.fill(&stream, x.view(..396).unwrap(), 1.0).unwrap();
         let message = device.download::<f32>(&stream, x.slice().unwrap()).unwrap_err().to_string();
         assert!(message.contains("never written") && message.contains("`x` +396 bytes"), "{message}");
         // A copy is as undefined as what it copies, and a kernel that computes with it is told.
         device.copy(&stream, y.all(), x.all()).unwrap();
         device.fill(&stream, z.all(), 0).unwrap();
-        kernels.axpy(&stream, slice(&z), y.slice().unwrap(), 1.0).unwrap();
+        kernels.axpy(&stream, z.all(), y.all(), 1.0).unwrap();
         let message = device.synchronize(&stream).unwrap_err().to_string();
-        assert!(message.contains("uninitialised") && message.contains("axpy.cu:12"), "{message}");
+        assert!(message.contains("uninitialised") && message.contains("axpy.cu:15"), "{message}");
         emulator.take_findings();
 
         let freed = device.upload(&stream, "freed", &[0f32; 100]).unwrap();
-        let graph = device.capture(&stream, || kernels.axpy(&stream, slice(&z), freed.slice()?, 1.0)).unwrap();
+        let graph = device.capture(&stream, || kernels.axpy(&stream, z.all(), freed.all(), 1.0)).unwrap();
         drop(freed);
         device.replay(&stream, &graph).unwrap();
         let message = device.synchronize(&stream).unwrap_err().to_string();
@@ -340,7 +353,7 @@ mod of_the_emulator {
             let [begin, end] = [(); 2].map(|()| device.event().unwrap());
             let x = device.allocate("x", 4 << 16).unwrap();
             device.record(&begin, &stream).unwrap();
-            kernels.fill(&stream, slice(&x), 1.0).unwrap();
+            kernels.fill(&stream, x.all(), 1.0).unwrap();
             device.record(&end, &stream).unwrap();
             device.elapsed(&begin, &end).unwrap()
         };
@@ -357,7 +370,7 @@ mod of_the_emulator {
         let (_, device, kernels) = open(Settings { max_instructions: 100, ..Settings::default() });
         let stream = device.stream().unwrap();
         let x = device.allocate("x", 4 << 10).unwrap();
-        let message = kernels.fill(&stream, slice(&x), 1.0).unwrap_err().to_string();
+        let message = kernels.fill(&stream, x.all(), 1.0).unwrap_err().to_string();
         assert!(message.contains("`fill`") && message.contains("100"), "{message}");
     }
 }

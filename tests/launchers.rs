@@ -1,11 +1,17 @@
-//! The generator of typed launchers (`build/`): what it reads in prototypes, what it writes, and what it refuses with which words.
+//! The generator of typed calls (`build/`): what it reads in prototypes, what it writes, and what it refuses with which words.
 
+#[allow(dead_code)] // evaluated by the library alone
+#[path = "../src/gpu/kernels/expression.rs"]
+mod expression;
 #[path = "../build/generate.rs"]
 mod generate;
-#[path = "../build/prototype.rs"]
+#[path = "../src/gpu/kernels/plan.rs"]
+mod plan;
+#[path = "../src/gpu/kernels/prototype.rs"]
 mod prototype;
 
 use generate::{File, generate};
+use plan::{Constants, Extents, Plan};
 use prototype::{Kind, parse};
 
 fn kinds(text: &str) -> Vec<(String, Kind)> {
@@ -109,6 +115,7 @@ fn what_cannot_be_launched_is_refused_with_its_line() {
         ("\n\nextern \"C\" __global__ void k(int a {}".to_owned(), "never closed"),
         (kernel("ELEMENT* x"), "`ELEMENT* x`: unknown type"),
         (kernel("float4* x"), "unknown type"),
+        (kernel("element x"), "passed as `float`"),
         (kernel("void* x"), "unknown type"),
         (kernel("long n"), "unknown type"),
         (kernel("bool b"), "unknown type"),
@@ -143,13 +150,63 @@ fn broken_files_never_panic() {
     }
 }
 
+#[test]
+fn the_launch_comment_is_that_above_the_kernel() {
+    let text = "// launch: grid 9, block 9\n\n// Words.\n// launch: grid ceil_div(n, TILE),\n//         block 32\nextern \"C\" __global__ void k(int n) {}";
+    assert_eq!(parse(text).unwrap()[0].launch.as_deref(), Some("grid ceil_div(n, TILE), block 32"));
+    assert_eq!(parse("// launch: grid 1, block 1\n\nextern \"C\" __global__ void k() {}").unwrap()[0].launch, None);
+}
+
+#[test]
+fn launch_comments_have_values() {
+    let file = "#ifndef TILE\n#define TILE 64\n#endif\nconstexpr int STAGES = 3, BYTES = STAGES * max(TILE, 16) * sizeof(element);
+        constexpr int ROUND = ROUND + 1;\nstatic constexpr int OTHER = sizeof(T);";
+    let constants = Constants::new([file], &[("TILE".to_owned(), "32".to_owned())], 2);
+    let extents = |text: &str| {
+        let parameter = |name: &str| (name == "n").then_some(100);
+        Plan::parse(text).and_then(|plan| plan.extents(&parameter, &constants))
+    };
+    let full =
+        extents("grid (ceil_div(n, TILE), n > 64 && n != 100 ? 1 : 2), block (TILE / 2) * 4, shared BYTES + -8 % 3, registers 40");
+    let expected = Extents { grid: [4, 2, 1], block: [64, 1, 1], shared: 3 * 32 * 2 - 2, registers: Some(40) };
+    assert_eq!(full, Ok(expected));
+    assert_eq!(extents("block(1, 2, 3), grid n").unwrap().block, [1, 2, 3]);
+    let deep = "(".repeat(1000);
+    for (text, words) in [
+        ("", "expected"),
+        ("grid 1", "`block` is missing"),
+        ("grid 1, block 2, grid 3", "`grid` twice"),
+        ("grid 1, block 2, colour 3", "`colour`"),
+        ("grid 1 2, block 1", "`,` expected"),
+        ("grid (1, 2, 3, 4), block 1", "at most three"),
+        ("grid 1, block 1, shared (1, 2)", "one number"),
+        ("grid m, block 1", "`m` is neither"),
+        ("grid ROUND, block 1", "refers to itself"),
+        ("grid OTHER, block 1", "unknown type"),
+        ("grid n / (n - 100), block 1", "no value"),
+        ("grid ceil_div(n, 0), block 1", "division by 0"),
+        ("grid n * 9223372036854775807, block 1", "no value"),
+        ("grid abs(n), block 1", "unknown function `abs`"),
+        ("grid 99999999999999999999, block 1", "no integer"),
+        (&format!("grid {deep}1, block 1"), "parentheses"),
+        (&format!("grid {}1, block 1", "-".repeat(100_000)), "signs"),
+    ] {
+        let message = extents(text).expect_err(text);
+        assert!(message.contains(words), "{text}: {message}");
+    }
+}
+
 fn file(path: &str, text: &str) -> File {
     File { path: path.to_owned(), text: text.to_owned() }
 }
 
 #[test]
 fn modules_lie_as_the_files_do() {
-    let kernel = |name: &str| format!("extern \"C\" __global__ void {name}(const bf16* x, // [R, `C`]\n int type) {{}}");
+    let kernel = |name: &str| {
+        format!(
+            "// launch: grid 1, block 32\nextern \"C\" __global__ void {name}(const bf16* x, // [R, `C`]\n const element* y, element* z, int type) {{}}"
+        )
+    };
     let sources = [file("norm.cu", &kernel("norm_fwd")), file("ladder/softmax/01_naive.cu", &kernel("naive"))];
     let text = generate(&sources, &[file("common.cuh", "")]).unwrap();
     for part in [
@@ -158,8 +215,10 @@ fn modules_lie_as_the_files_do() {
         "pub mod ladder {",
         "pub mod softmax {",
         "pub mod _01_naive {",
-        "launcher! { NormFwd, NormFwdArguments<'a>, \"norm_fwd\", {",
+        "call! { NormFwd<'a>, \"norm_fwd\", {",
         "x: Slice<'a, half::bf16>,",
+        "y: ElementSlice<'a>,",
+        "z: ElementSliceMut<'a>,",
         "r#type: i32,",
         "`const bf16* x`, `[R, 'C']`",
         "(\"common.cuh\", include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/kernels/common.cuh\"))),",
@@ -186,10 +245,16 @@ fn errors_of_the_generator_name_file_and_line() {
     let fails = |path: &str, text: &str| generate(&[file(path, text)], &[]).unwrap_err();
     let message = fails("op/k.cu", "\nextern \"C\" __global__ void k(float3 x) {}");
     assert!(message.starts_with("kernels/op/k.cu:2: ") && message.contains("float3"), "{message}");
-    let message = fails("k.cu", "extern \"C\" __global__ void k(int self) {}");
-    assert!(message.starts_with("kernels/k.cu:1: ") && message.contains("`self`"), "{message}");
-    let message = fails("k.cu", "extern \"C\" __global__ void a_b() {}\nextern \"C\" __global__ void aB() {}");
-    assert!(message.starts_with("kernels/k.cu:2: ") && message.contains("AB"), "{message}");
+    let message = fails("k.cu", "// launch: grid 1, block 1\nextern \"C\" __global__ void k(int self) {}");
+    assert!(message.starts_with("kernels/k.cu:2: ") && message.contains("`self`"), "{message}");
+    let launch = "// launch: grid 1, block 1\n";
+    let message =
+        fails("k.cu", &format!("{launch}extern \"C\" __global__ void a_b() {{}}\n{launch}extern \"C\" __global__ void aB() {{}}"));
+    assert!(message.starts_with("kernels/k.cu:4: ") && message.contains("AB"), "{message}");
+    let message = fails("k.cu", "// grid 1\nextern \"C\" __global__ void k() {}");
+    assert!(message.starts_with("kernels/k.cu:2: ") && message.contains("launch:"), "{message}");
+    let message = fails("k.cu", "// launch: grid 1\nextern \"C\" __global__ void k() {}");
+    assert!(message.starts_with("kernels/k.cu:2: ") && message.contains("`block` is missing"), "{message}");
     for path in ["Upper.cu", "a-b.cu", "ä.cu", "self.cu"] {
         assert!(fails(path, "").starts_with(&format!("kernels/{path}:1: ")), "{path}");
     }

@@ -12,6 +12,8 @@ use super::say;
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run every kernel against its f64 reference; exit status 1 where one falls short
+    Check(super::check::Flags),
     /// Compare loss, logits, gradients and greedy tokens with golden data, by name; exit status 1 where any falls short
     Golden {
         /// Directories with config.json, model.safetensors and golden.safetensors
@@ -31,7 +33,10 @@ pub enum Command {
 
 /// Runs the command.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Golden { dirs, device, dtype, json } = command;
+    let (dirs, device, dtype, json) = match command {
+        Command::Check(flags) => return super::check::run(flags),
+        Command::Golden { dirs, device, dtype, json } => (dirs, device, dtype, json),
+    };
     let element = if dtype == "float64" { DType::F64 } else { DType::F32 };
     let mut cases = Vec::new();
     for dir in &dirs {

@@ -1,6 +1,7 @@
 //! The commands, one file each: they parse, print and call the library.
 
 mod bench;
+mod check;
 mod data;
 mod emulate;
 mod estimate;

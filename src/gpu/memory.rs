@@ -140,6 +140,20 @@ impl<'a> View<'a> {
     pub fn slice_mut<T: Element>(&self) -> Result<SliceMut<'a, T>> {
         Ok(SliceMut { slice: self.slice()? })
     }
+
+    /// Seen as elements of a type known at run time, for a kernel to read. An error unless length and address fit the type.
+    pub fn elements(&self, element: ElementType) -> Result<ElementSlice<'a>> {
+        match element {
+            ElementType::F32 => self.slice::<f32>().map(drop),
+            ElementType::F16 | ElementType::BF16 => self.slice::<u16>().map(drop),
+        }?;
+        Ok(ElementSlice { view: *self, element })
+    }
+
+    /// Seen as elements of a type known at run time, for a kernel to write.
+    pub fn elements_mut(&self, element: ElementType) -> Result<ElementSliceMut<'a>> {
+        Ok(ElementSliceMut { slice: self.elements(element)? })
+    }
 }
 
 /// Elements that a kernel reads: what a `const T*` parameter takes.
@@ -204,6 +218,101 @@ impl<'a, T: Element> SliceMut<'a, T> {
     /// Elements `begin..begin + len`. An error if they do not lie inside.
     pub fn narrow(&self, begin: usize, len: usize) -> Result<Self> {
         Ok(Self { slice: self.slice.narrow(begin, len)? })
+    }
+}
+
+/// The types that activations and weights have on a device: what `element` stands for in a kernel's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ElementType {
+    /// 32-bit float, for checking.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a 32-bit float.
+    BF16,
+}
+
+impl ElementType {
+    /// All, the most precise first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::BF16];
+
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+
+    /// What kernels call it.
+    pub const fn cuda_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float",
+            Self::F16 => "half",
+            Self::BF16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+        })
+    }
+}
+
+/// Elements of a type known at run time, which a kernel reads: what a `const element*` parameter takes.
+#[derive(Debug, Clone, Copy)]
+pub struct ElementSlice<'a> {
+    view: View<'a>,
+    element: ElementType,
+}
+
+impl<'a> ElementSlice<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.view.bytes / self.element.bytes()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.view.bytes == 0
+    }
+
+    /// Their type.
+    pub fn element(&self) -> ElementType {
+        self.element
+    }
+
+    /// The bytes.
+    pub fn view(&self) -> View<'a> {
+        self.view
+    }
+
+    /// From element `begin` on. An error if it lies outside.
+    pub fn skip(&self, begin: usize) -> Result<Self> {
+        Ok(Self { view: self.view.narrow(begin.saturating_mul(self.element.bytes())..)?, element: self.element })
+    }
+}
+
+/// Elements of a type known at run time, which a kernel writes: what an `element*` parameter takes.
+#[derive(Debug, Clone, Copy)]
+pub struct ElementSliceMut<'a> {
+    slice: ElementSlice<'a>,
+}
+
+impl<'a> ElementSliceMut<'a> {
+    /// The same elements, to read.
+    pub fn as_slice(&self) -> ElementSlice<'a> {
+        self.slice
+    }
+
+    /// From element `begin` on. An error if it lies outside.
+    pub fn skip(&self, begin: usize) -> Result<Self> {
+        Ok(Self { slice: self.slice.skip(begin)? })
     }
 }
 

@@ -7,22 +7,19 @@
 //! From a file under `kernels/` to a launch:
 //!
 //! ```no_run
-//! use ferromind::gpu::{self, LaunchConfig, kernels::fill, nvrtc::{Compiler, Options}};
+//! use ferromind::gpu::{self, Context, ElementType, kernels::fill::Fill};
 //!
 //! # fn main() -> ferromind::Result<()> {
-//! let device = gpu::open(gpu::DeviceKind::Cuda(0))?;
-//! let compiled = Compiler::new()?.compile(&fill::SOURCE, &Options::new(device.info().arch))?;
-//! let kernel = fill::Fill::new(&device, &device.load(&compiled)?)?;
-//! let stream = device.stream()?;
-//! let x = device.allocate("x", 1000 * 4)?;
-//! let arguments = fill::FillArguments { x: x.slice_mut()?, value: 1.5, n: 1000 };
-//! kernel.launch(&stream, &LaunchConfig::elementwise(1000, 256)?, &arguments)?;
-//! assert_eq!(device.download::<f32>(&stream, x.slice()?)?, [1.5; 1000]);
+//! let context = Context::new(gpu::open(gpu::DeviceKind::Cuda(0))?)?;
+//! let x = context.device().allocate("x", 1000 * 4)?;
+//! context.launch(&[], &Fill { x: x.all().elements_mut(ElementType::F32)?, value: 1.5, n: 1000 })?;
+//! assert_eq!(context.device().download::<f32>(context.stream(), x.slice()?)?, [1.5; 1000]);
 //! # Ok(())
 //! # }
 //! ```
 
 pub mod arch;
+pub mod context;
 pub mod cuda;
 pub mod device;
 pub mod emulator;
@@ -36,10 +33,11 @@ pub mod tensor_map;
 use std::sync::Arc;
 
 pub use arch::Arch;
+pub use context::{Context, Replacement};
 pub use device::{Device, Event, Graph, Info, Kernel, Limits, Module, Stream};
 pub use kind::DeviceKind;
 pub use launch::{Argument, Arguments, LaunchConfig};
-pub use memory::{Buffer, Element, Slice, SliceMut, View};
+pub use memory::{Buffer, Element, ElementSlice, ElementSliceMut, ElementType, Slice, SliceMut, View};
 pub use tensor_map::{L2Promotion, OutOfBounds, Swizzle, TensorMap, TensorMapElement, TensorMapLayout};
 
 use crate::error::{Error, Result};

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_generate;
+pub mod check;
 pub mod emulate;
 pub mod estimate;
 pub mod golden;

@@ -13,6 +13,7 @@ pub mod moe;
 pub mod rmsnorm;
 pub mod rope;
 pub mod split;
+pub mod table;
 pub mod weighted_sum;
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub struct Prototype {
     pub parameters: Vec<Parameter>,
     /// Line of the name, from 1.
     pub line: usize,
+    /// What stands behind `launch:` in the comment above; see [`plan`](super::plan).
+    pub launch: Option<String>,
 }
 
 /// A parameter: `const bf16* x, // [R, C]`.
@@ -39,7 +41,8 @@ fn fail<T>(line: usize, message: impl Into<String>) -> Result<T, Failure> {
 }
 
 /// CUDA's names of each type that can be passed. `long` is missing: it has 4 or 8 bytes.
-const TYPES: [(&str, &[&str]); 13] = [
+const TYPES: [(&str, &[&str]); 14] = [
+    (ELEMENT, &["element"]),
     ("f32", &["float"]),
     ("f64", &["double"]),
     ("half::f16", &["half", "__half"]),
@@ -55,6 +58,8 @@ const TYPES: [(&str, &[&str]); 13] = [
     (TENSOR_MAP, &["TensorMap"]),
 ];
 const TENSOR_MAP: &str = "TensorMap";
+/// The macro that stands for the type of activations and weights.
+pub const ELEMENT: &str = "element";
 
 /// All kernels of a file, in order. A kernel that stands there twice, in the branches of an `#if`, counts once if the prototypes agree.
 pub fn parse(text: &str) -> Result<Vec<Prototype>, Failure> {
@@ -68,7 +73,8 @@ pub fn parse(text: &str) -> Result<Vec<Prototype>, Failure> {
                 "a kernel must be declared `extern \"C\" __global__ void name(…)`, so that it is found by its name",
             );
         }
-        let kernel = prototype(&tokens[at + 1..], tokens[at].line, &comments)?;
+        let mut kernel = prototype(&tokens[at + 1..], tokens[at].line, &comments)?;
+        kernel.launch = launch_comment(tokens[at - 2].line, &comments);
         match kernels.iter().find(|other| other.name == kernel.name) {
             None => kernels.push(kernel),
             Some(other)
@@ -114,7 +120,23 @@ fn prototype(tokens: &[Token], line: usize, comments: &[Comment]) -> Result<Prot
             parameters.push(parameter);
         }
     }
-    Ok(Prototype { name: name.text.clone(), parameters, line: name.line })
+    Ok(Prototype { name: name.text.clone(), parameters, line: name.line, launch: None })
+}
+
+/// From the line that begins with `launch:`, in the lines of comment directly above `line`, to the last of them.
+fn launch_comment(line: usize, comments: &[Comment]) -> Option<String> {
+    let text = |line: usize| comments.iter().find(|comment| comment.line == line).map(|comment| comment.text.as_str());
+    let mut words: Vec<&str> = Vec::new();
+    for above in (1..line).rev() {
+        let comment = text(above)?;
+        if let Some(first) = comment.strip_prefix("launch:") {
+            words.push(first.trim());
+            words.reverse();
+            return Some(words.join(" "));
+        }
+        words.push(comment);
+    }
+    None
 }
 
 fn parameter(tokens: &[Token], kernel: &str, line: usize, comments: &[Comment]) -> Result<Parameter, Failure> {
@@ -145,6 +167,7 @@ fn parameter(tokens: &[Token], kernel: &str, line: usize, comments: &[Comment]) 
         (0, TENSOR_MAP) if !(constant && by_value) => {
             return unsupported("a tensor map is passed as `const __grid_constant__ TensorMap`");
         }
+        (0, ELEMENT) => return unsupported("an element is passed as `float`, for its type is chosen when the file is compiled"),
         (0, rust) => Kind::Value(rust),
         (1, TENSOR_MAP) => return unsupported("a tensor map is passed as `const __grid_constant__ TensorMap`"),
         (1, element) => Kind::Pointer { element, constant },

@@ -7,8 +7,13 @@
 //! The width is that of `w`: over `[.., H·D]` with `w` `[D]` each head of a row is normalised by itself (Qwen3's q and k norms).
 //! [`add_rmsnorm`] fuses the residual addition before it: `s = x + r`, `y = norm(s)`, and both are outputs.
 
+pub mod cases;
+pub mod kernel;
+
+use num_traits::Float as _;
 use rayon::prelude::*;
 
+use super::table::Precision;
 use super::{expect_differentiable, expect_shape, inputs, shape_error};
 use crate::Result;
 use crate::cpu::{reduce, rows_per_task, vectorized};
@@ -173,13 +178,14 @@ vectorized! {
     }
 }
 
-/// The formula, row by row: `x` and `y` `[R, D]`, `w` `[D]`.
-pub fn reference<F: Float>(x: &[F], w: &[F], eps: F, y: &mut [F]) {
-    for (x, y) in x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len())) {
-        let mean_square = x.iter().map(|&x| x * x).sum::<F>() / F::of(w.len() as f64);
-        let rstd = F::of(1.0) / (mean_square + eps).sqrt();
+/// The formula, row by row: `x` and `y` `[R, D]`, `w` `[D]`, `rstd` `[R]`.
+pub fn reference<P: Precision>(x: &[P::Number], w: &[P::Number], eps: f64, y: &mut [P::Number], rstd: &mut [P::Number]) {
+    let of = P::Number::of;
+    for ((x, y), rstd) in x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len())).zip(rstd) {
+        let mean_square = x.iter().map(|&x| x * x).sum::<P::Number>() / of(w.len() as f64);
+        *rstd = of(1.0) / (mean_square + of(eps)).sqrt();
         for c in 0..w.len() {
-            y[c] = w[c] * x[c] * rstd;
+            y[c] = P::round(w[c] * P::round(x[c] * *rstd));
         }
     }
 }
@@ -187,6 +193,7 @@ pub fn reference<F: Float>(x: &[F], w: &[F], eps: F, y: &mut [F]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::table::Exact;
     use crate::ops::testing::{assert_close, assert_gradients, random, random_f32};
 
     #[test]
@@ -194,8 +201,8 @@ mod tests {
         for (rows, cols, width) in [(1, 8, 8), (17, 96, 96), (513, 64, 16), (3, 511, 511)] {
             let (x, w) = (random_f32([rows, cols], 1), random_f32([width], 2));
             let y = rmsnorm(&mut Tape::inference(), &x.clone().into(), &w.clone().into(), 1e-5).unwrap();
-            let mut expected = vec![0.0; rows * cols];
-            reference(&x.to_f64().unwrap(), &w.to_f64().unwrap(), 1e-5, &mut expected);
+            let (mut expected, mut rstd) = (vec![0.0; rows * cols], vec![0.0; rows * cols / width]);
+            reference::<Exact>(&x.to_f64().unwrap(), &w.to_f64().unwrap(), 1e-5, &mut expected, &mut rstd);
             assert_close(y.value(), &expected, 1e-6);
         }
     }

@@ -1,0 +1,181 @@
+//! `ferromind lab check`: every case of the operations' tables on a device, against the reference.
+//!
+//! A case passes if all outputs are within their [tolerance](crate::ops::table::tolerance), inputs and the gaps between rows are
+//! untouched, the emulator's checkers found nothing, the bits are the same in every order of blocks and warps, and the counters say
+//! what the table demands.
+
+pub mod counters;
+mod session;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::Result;
+use crate::gpu::ElementType;
+use crate::gpu::emulator::Settings;
+use crate::ops::table::tolerance::Distance;
+use crate::ops::table::{Arithmetic, Case, HostOperands, Outputs, Problem, Role, Traffic};
+use counters::Counted;
+use ptx_emulator::Order;
+use session::OutputBytes;
+pub use session::{Machine, Session};
+
+/// Orders of blocks and warps beside the natural one.
+const ORDERS: u64 = 8;
+/// Times that a case runs on a GPU, which has orders of its own.
+const REPEATS: u64 = 3;
+
+/// What came of a case.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The operation.
+    pub op: &'static str,
+    /// Forward, backward.
+    pub pass: &'static str,
+    /// Extents.
+    pub shape: String,
+    /// Type of activations and weights.
+    pub element: String,
+    /// How far off each output is.
+    pub outputs: Vec<Output>,
+    /// What the kernels executed and moved; empty on a GPU.
+    pub counted: Option<Counted>,
+    /// Whether a kernel of the user's file was launched.
+    pub replaced: bool,
+    /// Everything that is wrong; empty if the case passes.
+    pub failures: Vec<String>,
+}
+
+/// How far off an output is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Output {
+    /// Its operand's name.
+    pub name: &'static str,
+    /// From the exact result.
+    #[serde(flatten)]
+    pub distance: Distance,
+}
+
+impl Outcome {
+    /// Whether nothing is wrong.
+    pub fn pass(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// The output that uses up most of what is allowed.
+    pub fn worst(&self) -> Option<&Output> {
+        self.outputs.iter().max_by(|a, b| a.distance.share().total_cmp(&b.distance.share()))
+    }
+}
+
+/// Runs cases: on the emulator side by side, on a GPU one after the other. `done` is told of each as it ends.
+pub fn check(cases: &[&Case], session: &Session, done: impl Fn(&Outcome) + Sync) -> Vec<Outcome> {
+    let run = |case: &&Case| {
+        let outcome = check_case(case, session);
+        done(&outcome);
+        outcome
+    };
+    match session.machine() {
+        Machine::Emulator => cases.par_iter().map(run).collect(),
+        Machine::Cuda(_) => cases.iter().map(run).collect(),
+    }
+}
+
+/// Runs one case. What could not be run at all is a failure too.
+pub fn check_case(case: &Case, session: &Session) -> Outcome {
+    let mut outcome = Outcome {
+        op: case.op,
+        pass: case.pass,
+        shape: case.shape.clone(),
+        element: case.element.to_string(),
+        outputs: Vec::new(),
+        counted: None,
+        replaced: false,
+        failures: Vec::new(),
+    };
+    if let Err(error) = examine(case, session, &mut outcome) {
+        outcome.failures.push(error.to_string());
+    }
+    outcome
+}
+
+fn examine(case: &Case, session: &Session, outcome: &mut Outcome) -> Result<()> {
+    let problem = (case.problem)();
+    let bench = session.bench()?;
+    let measured = problem.traffic != Traffic::Unmeasured;
+    bench.set(Settings { log: true, ..Settings::default() });
+    let outputs = bench.run(&problem, case.element);
+    outcome.replaced = bench.used_replacement();
+    let outputs = match outputs {
+        Ok(outputs) => outputs,
+        Err(error) => {
+            outcome.failures.extend(bench.findings());
+            // A finding's text is the error's too.
+            if outcome.failures.is_empty() {
+                outcome.failures.push(error.to_string());
+            }
+            return Ok(());
+        }
+    };
+    outcome.failures.extend(bench.findings());
+    outcome.failures.extend(outputs.failures.iter().cloned());
+    if let Some(launches) = bench.launches() {
+        let counted = Counted::new(&launches, &problem, case.element);
+        outcome.failures.extend(counted.failures(problem.traffic));
+        outcome.counted = Some(counted);
+    }
+    compare(&problem, &outputs, case.element, outcome);
+    let again = match session.machine() {
+        Machine::Emulator if measured => 0,
+        Machine::Emulator => ORDERS,
+        Machine::Cuda(_) => REPEATS - 1,
+    };
+    for seed in 1..=again {
+        bench.set(Settings { order: Order::Seeded(seed), ..Settings::default() });
+        let other = bench.run(&problem, case.element)?;
+        let findings = bench.findings();
+        if !findings.is_empty() {
+            outcome.failures.extend(findings.into_iter().map(|finding| format!("order {seed}: {finding}")));
+            break;
+        }
+        if let Some(name) = outputs.first_difference(&other) {
+            outcome.failures.push(format!("`{name}` has other bits in order {seed} of blocks and warps"));
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Every output against the exact reference, with the plain program as the yardstick.
+fn compare(problem: &Problem, outputs: &OutputBytes, element: ElementType, outcome: &mut Outcome) {
+    let host = host_operands(problem, element);
+    let exact = (problem.reference)(Arithmetic::Exact, &host);
+    let plain = (problem.reference)(Arithmetic::Plain(element), &host);
+    let find = |of: &Outputs, name: &str| of.iter().find(|(other, _)| *other == name).map(|(_, values)| values.clone());
+    for operand in problem.operands.iter().filter(|operand| matches!(operand.role, Role::Output | Role::InOut)) {
+        let (Some(result), Some(exact), Some(plain)) =
+            (outputs.get(operand.name), find(&exact, operand.name), find(&plain, operand.name))
+        else {
+            outcome.failures.push(format!("`{}`: the reference does not give it", operand.name));
+            continue;
+        };
+        let result = operand.decode(result, element);
+        let distance = Distance::of(&result, &exact, &plain, operand.ty, element);
+        if !distance.pass() {
+            let at = result.iter().zip(&exact).position(|(x, y)| x.is_nan() || (x - y).abs() >= distance.max);
+            let values = at.map(|at| format!(": element {at} is {:e}, exactly {:e}", result[at], exact[at])).unwrap_or_default();
+            let Distance { max, max_allowed, rms, rms_allowed } = distance;
+            let name = operand.name;
+            outcome.failures.push(format!(
+                "`{name}` is off by {max:.2e} (allowed {max_allowed:.2e}), in the mean {rms:.2e} (allowed {rms_allowed:.2e}){values}"
+            ));
+        }
+        outcome.outputs.push(Output { name: operand.name, distance });
+    }
+}
+
+/// Inputs as the device has them: rounded to their types.
+fn host_operands(problem: &Problem, element: ElementType) -> HostOperands {
+    let read = problem.operands.iter().filter(|operand| matches!(operand.role, Role::Input | Role::InOut));
+    HostOperands(read.map(|operand| (operand.name, operand.decode(&operand.encode(element), element))).collect())
+}

@@ -1,0 +1,145 @@
+//! Where cases run, and how one is run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::gpu::emulator::{EmulatorDevice, Launched, Settings};
+use crate::gpu::nvrtc::Compiler;
+use crate::gpu::{self, Context, Device, DeviceKind, ElementType, Replacement};
+use crate::ops::table::{Operands, Problem, Role};
+use crate::{Error, Result};
+
+/// What runs the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// The emulator, a new one for each case.
+    Emulator,
+    /// A GPU by its number.
+    Cuda(u32),
+}
+
+/// A compiler, a machine and perhaps somebody's own kernels, for many cases.
+pub struct Session {
+    machine: Machine,
+    compiler: Arc<Compiler>,
+    replacement: Option<Replacement>,
+    /// The GPU, which is opened once.
+    device: Option<Arc<dyn Device>>,
+}
+
+impl Session {
+    /// An error if the device or the compiler is not there.
+    pub fn new(kind: DeviceKind, replacement: Option<Replacement>) -> Result<Self> {
+        let (machine, device) = match kind {
+            DeviceKind::Emulator => (Machine::Emulator, None),
+            DeviceKind::Cuda(ordinal) => (Machine::Cuda(ordinal), Some(gpu::open(kind)?)),
+            DeviceKind::Auto | DeviceKind::Cpu => return Err(Error::config(format!("kernels do not run on the device {kind}"))),
+        };
+        Ok(Self { machine, compiler: Arc::new(Compiler::new()?), replacement, device })
+    }
+
+    /// What runs the kernels.
+    pub fn machine(&self) -> Machine {
+        self.machine
+    }
+
+    /// A device with its kernels, ready for a case.
+    pub(super) fn bench(&self) -> Result<Bench> {
+        let emulator = self.device.is_none().then(|| Arc::new(EmulatorDevice::default()));
+        let device = match (&self.device, &emulator) {
+            (Some(device), _) => device.clone(),
+            (None, Some(emulator)) => emulator.clone() as Arc<dyn Device>,
+            (None, None) => return Err(Error::Internal("a session has no device".into())),
+        };
+        let context = Context::with(device, self.compiler.clone())?.replacing(self.replacement.clone());
+        Ok(Bench { context, emulator })
+    }
+}
+
+/// A device with its kernels.
+pub(super) struct Bench {
+    context: Context,
+    emulator: Option<Arc<EmulatorDevice>>,
+}
+
+/// The bytes of every output after a run.
+pub(super) struct OutputBytes {
+    bytes: BTreeMap<&'static str, Vec<u8>>,
+    /// What was changed and should not have been.
+    pub failures: Vec<String>,
+}
+
+impl OutputBytes {
+    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
+        self.bytes.get(name).map(Vec::as_slice)
+    }
+
+    /// The name of an output that has other bits.
+    pub(super) fn first_difference(&self, other: &Self) -> Option<&'static str> {
+        self.bytes.iter().find(|(name, bytes)| other.bytes.get(*name) != Some(*bytes)).map(|(name, _)| *name)
+    }
+}
+
+impl Bench {
+    /// How the emulator goes on; nothing on a GPU.
+    pub(super) fn set(&self, settings: Settings) {
+        if let Some(emulator) = &self.emulator {
+            emulator.set(settings);
+        }
+    }
+
+    /// What the emulator's checkers found since the last call.
+    pub(super) fn findings(&self) -> Vec<String> {
+        let findings = self.emulator.as_ref().map(|emulator| emulator.take_findings()).unwrap_or_default();
+        findings.iter().map(ToString::to_string).collect()
+    }
+
+    /// What was launched since the last call; `None` on a GPU.
+    pub(super) fn launches(&self) -> Option<Vec<Launched>> {
+        self.emulator.as_ref().map(|emulator| emulator.take_launches())
+    }
+
+    /// Whether a kernel was taken from the user's file.
+    pub(super) fn used_replacement(&self) -> bool {
+        self.context.used_replacement()
+    }
+
+    /// Lays out the operands, launches, and reads the outputs back.
+    pub(super) fn run(&self, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+        let (device, stream) = (self.context.device(), self.context.stream());
+        let mut operands = Operands { context: &self.context, element, buffers: BTreeMap::new() };
+        let mut before = BTreeMap::new();
+        for operand in &problem.operands {
+            let bytes = operand.encode(element);
+            let buffer = device.allocate(operand.name, bytes.len())?;
+            // A workspace stays undefined: the emulator tells who reads what nobody wrote.
+            if operand.role != Role::Workspace {
+                device.copy_to_device(stream, buffer.all(), &bytes)?;
+            }
+            if operands.buffers.insert(operand.name, buffer).is_some() {
+                return Err(Error::Internal(format!("two operands `{}`", operand.name)));
+            }
+            before.insert(operand.name, bytes);
+        }
+        (problem.run)(&operands)?;
+        device.synchronize(stream)?;
+        let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
+        for operand in problem.operands.iter().filter(|operand| operand.role != Role::Workspace) {
+            let name = operand.name;
+            let Some(buffer) = operands.buffers.get(name) else { continue };
+            let mut bytes = vec![0; buffer.bytes()];
+            device.copy_to_host(stream, &mut bytes, buffer.all())?;
+            if operand.role == Role::Input {
+                if before.get(name) != Some(&bytes) {
+                    outputs.failures.push(format!("`{name}` is an input and was written"));
+                }
+                continue;
+            }
+            if !operand.gaps_are_untouched(&bytes, element) {
+                outputs.failures.push(format!("`{name}`: memory between its rows was written"));
+            }
+            outputs.bytes.insert(name, bytes);
+        }
+        Ok(outputs)
+    }
+}
