@@ -47,19 +47,32 @@ __device__ __forceinline__ int opaque(int x) {
     return x;
 }
 
-// The query heads that read one key head: row r of a sequence is head first_head + r % heads of token r / heads.
-struct Group {
-    int heads, first_head;
-    u32 inverse;  // 2^32 / heads, rounded up: the upper half of its product with r is r / heads as long as r heads < 2^32
+// The rows of one sequence and key head. A block keeps it in shared memory: in the loops over tiles registers are short.
+struct Rows {
+    int group, first_head;  // query heads of the group, the first of them
+    u32 inverse;            // 2^32 / group, rounded up: the upper half of its product with r is r / group while r group < 2^32
+    int count;
+    long long first_token, first_row;  // before the sequence, in [B T]; before the sequence and key head, in [B, kv_heads, T group]
 
-    __device__ __forceinline__ Group(int heads, int kv_head) : heads(heads), first_head(kv_head * heads), inverse(0xffffffffu / heads + 1) {}
-    __device__ __forceinline__ int token(int row) const { return heads == 1 ? row : __umulhi(row, inverse); }
-    __device__ __forceinline__ int head(int row) const { return first_head + row - token(row) * heads; }
-    // Where the row begins in a sequence's matrix with `pitch` elements to a token and `width` to a head.
-    __device__ __forceinline__ long long place(int row, int pitch, int width) const {
-        return (long long)token(row) * pitch + head(row) * width;
+    __device__ __forceinline__ int token(int row) const { return group == 1 ? row : __umulhi(row, inverse); }
+    __device__ __forceinline__ int head(int row) const { return first_head + row - token(row) * group; }
+    // Where a row begins in a matrix with `pitch` elements to a token and `width` to a head.
+    __device__ __forceinline__ long long at(int row, int pitch, int width) const {
+        return (first_token + token(row)) * pitch + head(row) * width;
     }
 };
+
+// Those of the block. Everyone calls it.
+__device__ __forceinline__ const Rows& block_rows(int T, int heads, int kv_heads) {
+    __shared__ Rows rows;
+    if (threadIdx.x == 0) {
+        const int group = heads / kv_heads;
+        rows = {group, (int)blockIdx.y * group, 0xffffffffu / group + 1, T * group, (long long)blockIdx.z * T,
+                ((long long)blockIdx.z * kv_heads + blockIdx.y) * T * group};
+    }
+    __syncthreads();  // there for everyone
+    return rows;
+}
 
 // A tile of WIDTH columns in shared memory: rows of 16-byte units, in which the units of each run of SPREAD are permuted so that one
 // unit of 8 neighbouring rows, which is what ldmatrix reads at once, lies in 8 different groups of banks. Tiles begin at multiples of 128.
@@ -228,7 +241,7 @@ struct Dropout {
 // keep[r, w] for ROWS rows of KEYS keys: bit i of word w says whether row row0 + r keeps key key0 + 32 w + i. A lane draws the four
 // words of one counter; the lanes of a half-warp make up 64 keys of a row. key0 is a multiple of KEYS, that of 32.
 template <int ROWS, int KEYS, int WARPS>
-__device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, const Group& group, int row0, int key0) {
+__device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, const Rows& rows, int row0, int key0) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll 1  // a draw is long enough, and many at once would take the registers of the sums
     for (int r = warp * 2; r < ROWS; r += WARPS * 2) {
@@ -236,7 +249,7 @@ __device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, con
         const int row = row0 + r + lane / 16;
 #pragma unroll 1
         for (int span = key0 / 64; span * 64 < key0 + KEYS; span++) {
-            const Words random = philox_words(philox, span * 16 + lane % 16, group.token(row), group.head(row), 0);
+            const Words random = philox_words(philox, span * 16 + lane % 16, rows.token(row), rows.head(row), 0);
             u32 kept[4];  // of 16 keys: of the first row in the lower half, of the second in the upper
 #pragma unroll
             for (int i = 0; i < 4; i++) kept[i] = __ballot_sync(ALL_LANES, random.at[i] >= dropout.threshold);

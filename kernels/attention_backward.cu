@@ -7,12 +7,17 @@
 // Each makes q k^T and dO v^T for itself: 7 products where one kernel would make 5. That one would have to add up dq in memory,
 // T / 128 times as much of it in float, written and read again: as much time at 128 keys a block, and memory that grows with T^2.
 // The second makes its products transposed, keys x rows: p^T and ds^T pass from sums to left operands in registers in both.
+// The tensor cores take half precision; attention_f32.cu has the same kernels for float.
+#ifndef element
+#define element bf16
+#endif
+
 #include "attention.cuh"
 
 // Tiles of 16 rows that a warp owns, and the keys of a step. Two tiles keep the products from waiting for shared memory, as long as the
 // sums fit in registers; dropout waits for its random numbers anyway.
 #ifndef ROW_TILES
-#define ROW_TILES (HEAD_DIM <= 128 && !DROPOUT ? 2 : 1)
+#define ROW_TILES (HEAD_DIM <= 128 && DROPOUT == 0 ? 2 : 1)
 #endif
 #ifndef ROW_WARPS
 #define ROW_WARPS (DROPOUT && HEAD_DIM + VALUE_DIM <= 320 ? 8 : 4)
@@ -22,7 +27,7 @@
 #endif
 // The same of the kernel that owns keys, and the rows of a step.
 #ifndef KEY_TILES
-#define KEY_TILES (HEAD_DIM + VALUE_DIM <= 128 && !DROPOUT ? 2 : 1)
+#define KEY_TILES (HEAD_DIM + VALUE_DIM <= 128 && DROPOUT == 0 ? 2 : 1)
 #endif
 #ifndef KEY_WARPS
 #define KEY_WARPS (KEY_TILES == 2 || HEAD_DIM + VALUE_DIM > 320 ? 4 : 8)
@@ -92,18 +97,12 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
                            float kept_scale) {                     // 1 / (1 - p)
     extern __shared__ __align__(128) unsigned char shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int sequence = blockIdx.z, kv_head = blockIdx.y, rows = T * (heads / kv_heads);
-    const Group group(heads / kv_heads, kv_head);
+    const Rows& rows = block_rows(T, heads, kv_heads);
     const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
-    const long long token0 = (long long)sequence * T, first_of_head = ((long long)sequence * kv_heads + kv_head) * rows;
-    const element* k_head = k + token0 * k_pitch + kv_head * HEAD_DIM;
-    const element* v_head = v + token0 * v_pitch + kv_head * VALUE_DIM;
-    if (DOCUMENTS) document_starts += token0;
-    if (PADDING) attention_mask += token0;
+    if (DOCUMENTS) document_starts += rows.first_token;
+    if (PADDING) attention_mask += rows.first_token;
     Dropout dropout = {{0}, dropped_below};
-    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
-    // Where row r of the block lies in matrices of `pitch` and heads of `width`.
-    auto place = [&](int r, int pitch, int width) { return token0 * pitch + group.place(row0 + r, pitch, width); };
+    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[blockIdx.z]);
 
     const u32 q_tile = shared_address(shared), d_o_tile = q_tile + ROWS * D * 2;
     auto k_tile = [&](int stage) { return q_tile + ROW_BYTES + stage * KEY_STAGE_BYTES; };
@@ -116,37 +115,38 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
     int* from = reinterpret_cast<int*>(row_delta + ROWS);
     auto load = [&](int stage, int tile) {
         const int key0 = opaque(tile * KEY_STEP);
+        const long long first = (long long)opaque(blockIdx.z) * T + key0;
         load_tile<KEY_STEP, HEAD_DIM, ROW_THREADS>(
-            k_tile(stage), k_head, [&](int r) { return key0 + r < T ? k_head + (long long)(key0 + r) * k_pitch : nullptr; });
+            k_tile(stage), k, [&](int r) { return key0 + r < T ? k + (first + r) * k_pitch + blockIdx.y * HEAD_DIM : nullptr; });
         load_tile<KEY_STEP, VALUE_DIM, ROW_THREADS>(
-            v_tile(stage), v_head, [&](int r) { return key0 + r < T ? v_head + (long long)(key0 + r) * v_pitch : nullptr; });
+            v_tile(stage), v, [&](int r) { return key0 + r < T ? v + (first + r) * v_pitch + blockIdx.y * VALUE_DIM : nullptr; });
         if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask, key0, T);
-        if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, group, row0, key0);
+        if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, rows, row0, key0);
     };
 
-    // The tokens of the warp's rows, and the keys that they see.
     const int warp_row = warp * ROW_TILES * 16;
-    auto token_of = [&](int row) { return group.token(min(row0 + row, rows - 1)); };
+    auto token_of = [&](int row) { return rows.token(min(row0 + row, rows.count - 1)); };
     auto first_key = [&](int token) { return DOCUMENTS ? document_starts[token] : 0; };
-    const int first_token = token_of(warp_row), last_token = token_of(warp_row + ROW_TILES * 16 - 1);
-    const int warp_first_key = first_key(first_token), all_see_from = first_key(last_token);
     const int first_tile = first_key(token_of(0)) / KEY_STEP, last_tile = token_of(ROWS - 1) / KEY_STEP;
 
-    load_tile<ROWS, HEAD_DIM, ROW_THREADS>(q_tile, q, [&](int r) { return row0 + r < rows ? q + place(r, q_pitch, HEAD_DIM) : nullptr; });
-    load_tile<ROWS, VALUE_DIM, ROW_THREADS>(
-        d_o_tile, d_o, [&](int r) { return row0 + r < rows ? d_o + place(r, heads * VALUE_DIM, VALUE_DIM) : nullptr; });
+    load_tile<ROWS, HEAD_DIM, ROW_THREADS>(
+        q_tile, q, [&](int r) { return row0 + r < rows.count ? q + rows.at(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
+    load_tile<ROWS, VALUE_DIM, ROW_THREADS>(d_o_tile, d_o, [&](int r) {
+        return row0 + r < rows.count ? d_o + rows.at(row0 + r, heads * VALUE_DIM, VALUE_DIM) : nullptr;
+    });
     load(0, first_tile);
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();  // everyone's part of dO has come
     row_dots<ROW_TILES * 16>(row_delta + warp_row, shared + ROWS * D * 2, warp_row, [&](int r) {
-        return row0 + warp_row + r < rows ? o + place(warp_row + r, heads * VALUE_DIM, VALUE_DIM) : nullptr;
+        const int row = row0 + warp_row + r;
+        return row < rows.count ? o + rows.at(row, heads * VALUE_DIM, VALUE_DIM) : nullptr;
     });
     __syncthreads();  // everyone's deltas are there
     for (int r = threadIdx.x; r < ROWS; r += ROW_THREADS) {
-        const bool inside = row0 + r < rows;
-        row_lse[r] = inside ? lse[first_of_head + row0 + r] * LOG2_E : 0.0f;
-        if (inside) delta[first_of_head + row0 + r] = row_delta[r];
+        const bool inside = row0 + r < rows.count;
+        row_lse[r] = inside ? lse[rows.first_row + row0 + r] * LOG2_E : 0.0f;
+        if (inside) delta[rows.first_row + row0 + r] = row_delta[r];
         if (DOCUMENTS) from[r] = first_key(token_of(r));
     }
 
@@ -157,12 +157,13 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
         __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
         if (tile < last_tile) load(stage ^ 1, tile + 1);
         copy_async_commit();
-        if (key0 > last_token || key0 + KEY_STEP <= warp_first_key) continue;  // nothing that this warp sees
+        const int own_row = opaque(warp_row), last_row = own_row + ROW_TILES * 16 - 1;
+        if (key0 > token_of(last_row) || DOCUMENTS && key0 + KEY_STEP <= from[own_row]) continue;  // nothing that this warp sees
 
         float s[ROW_TILES][KEY_STEP / 8][4] = {}, ds[ROW_TILES][KEY_STEP / 8][4] = {};
         multiply<D>(s, q_tile, warp_row, k_tile(stage));
-        if (has_padding<KEY_STEP>(real(stage)) || key0 + KEY_STEP - 1 > first_token || key0 < all_see_from)
-            mask_unseen(s, row0 + warp_row, key0, group.heads, from + warp_row, real(stage));
+        if (key0 + KEY_STEP - 1 > token_of(own_row) || DOCUMENTS && key0 < from[last_row] || has_padding<KEY_STEP>(real(stage)))
+            mask_unseen(s, row0 + warp_row, key0, rows.group, from + warp_row, real(stage));
         multiply<DV>(ds, d_o_tile, warp_row, v_tile(stage));
         if (DROPOUT) drop(ds, keep(stage) + warp_row * (KEY_STEP / 32));
 #pragma unroll
@@ -186,7 +187,8 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
 
     __syncwarp();  // nobody reads this warp's rows of q any more: their place takes dq
     store_rows<HEAD_DIM>(shared + warp_row * D * 2, sum, scale, [&](int r) {
-        return row0 + warp_row + r < rows ? dq + place(warp_row + r, dq_pitch, HEAD_DIM) : nullptr;
+        const int row = row0 + warp_row + r;
+        return row < rows.count ? dq + rows.at(row, dq_pitch, HEAD_DIM) : nullptr;
     });
 }
 
@@ -209,15 +211,13 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
                         float kept_scale) {                     // 1 / (1 - p)
     extern __shared__ __align__(128) unsigned char shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int sequence = blockIdx.z, kv_head = blockIdx.y, rows = T * (heads / kv_heads);
-    const Group group(heads / kv_heads, kv_head);
+    const Rows& rows = block_rows(T, heads, kv_heads);
     const int key0 = blockIdx.x * OWN_KEYS, warp_key = warp * KEY_TILES * 16;  // the longest walks, those of the first keys, first
-    const long long token0 = (long long)sequence * T, first_of_head = ((long long)sequence * kv_heads + kv_head) * rows;
-    lse += first_of_head, delta += first_of_head, q += token0 * q_pitch, d_o += token0 * heads * VALUE_DIM;
-    if (DOCUMENTS) document_ends += token0;
-    if (PADDING) attention_mask += token0;
+    const long long first_key = rows.first_token + key0;
+    if (DOCUMENTS) document_ends += rows.first_token;
+    if (PADDING) attention_mask += rows.first_token;
     Dropout dropout = {{0}, dropped_below};
-    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
+    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[blockIdx.z]);
 
     const u32 k_tile = shared_address(shared), v_tile = k_tile + OWN_KEYS * D * 2;
     auto q_tile = [&](int stage) { return k_tile + KEY_BYTES + stage * ROW_STAGE_BYTES; };
@@ -229,55 +229,57 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
     auto load = [&](int stage, int tile) {
         const int row0 = opaque(tile * ROW_STEP);
         load_tile<ROW_STEP, HEAD_DIM, KEY_THREADS>(
-            q_tile(stage), q, [&](int r) { return row0 + r < rows ? q + group.place(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
-        load_tile<ROW_STEP, VALUE_DIM, KEY_THREADS>(
-            d_o_tile(stage), d_o, [&](int r) { return row0 + r < rows ? d_o + group.place(row0 + r, heads * VALUE_DIM, VALUE_DIM) : nullptr; });
+            q_tile(stage), q, [&](int r) { return row0 + r < rows.count ? q + rows.at(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
+        load_tile<ROW_STEP, VALUE_DIM, KEY_THREADS>(d_o_tile(stage), d_o, [&](int r) {
+            return row0 + r < rows.count ? d_o + rows.at(row0 + r, heads * VALUE_DIM, VALUE_DIM) : nullptr;
+        });
         if (threadIdx.x < ROW_STEP) {
-            const int row = min(row0 + (int)threadIdx.x, rows - 1);  // those behind the last are masked
+            const long long row = rows.first_row + min(row0 + (int)threadIdx.x, rows.count - 1);  // those behind the last are masked
             copy_async_4(shared_address(lses(stage) + threadIdx.x), lse + row);
             copy_async_4(shared_address(lses(stage) + ROW_STEP + threadIdx.x), delta + row);
         }
-        if (DROPOUT) draw_kept<ROW_STEP, OWN_KEYS, KEY_WARPS>(keep(stage), dropout, group, row0, key0);
+        if (DROPOUT) draw_kept<ROW_STEP, OWN_KEYS, KEY_WARPS>(keep(stage), dropout, rows, row0, key0);
     };
 
     // The rows that see the warp's keys: from the first token's that comes to a key, up to its document's end; none sees padding.
-    auto end_row = [&](int key) { return (DOCUMENTS ? document_ends[min(key, T - 1)] : T) * group.heads; };
-    const int all_see_from = (key0 + warp_key + KEY_TILES * 16 - 1) * group.heads, all_see_to = end_row(key0 + warp_key);
-    const int warp_first_row = (key0 + warp_key) * group.heads, warp_end_row = end_row(key0 + warp_key + KEY_TILES * 16 - 1);
+    auto end_row = [&](int key) { return (DOCUMENTS ? document_ends[min(key, T - 1)] : T) * rows.group; };
     const int lane_key = key0 + warp_key + lane % (KEY_TILES * 16);
     const bool padded = PADDING && __any_sync(ALL_LANES, lane_key < T && attention_mask[lane_key] == 0);
-    int* end = reinterpret_cast<int*>(shared + KEY_BYTES + 2 * ROW_STAGE_BYTES);  // of each key
+    int* ends = reinterpret_cast<int*>(shared + KEY_BYTES + 2 * ROW_STAGE_BYTES);  // of each key; that of padding with a minus
     if (DOCUMENTS || PADDING)
-        for (int i = threadIdx.x; i < OWN_KEYS; i += KEY_THREADS)
-            end[i] = PADDING && key0 + i < T && attention_mask[key0 + i] == 0 ? 0 : end_row(key0 + i);
-    const int first_tile = key0 * group.heads / ROW_STEP, last_tile = (end_row(key0 + OWN_KEYS - 1) - 1) / ROW_STEP;
+        for (int i = threadIdx.x; i < OWN_KEYS; i += KEY_THREADS) {
+            const bool is_padding = PADDING && key0 + i < T && attention_mask[key0 + i] == 0;
+            ends[i] = is_padding ? -end_row(key0 + i) : end_row(key0 + i);
+        }
+    auto end = [&](int key) { return DOCUMENTS || PADDING ? ends[key] : rows.count; };
+    const int first_tile = key0 * rows.group / ROW_STEP, last_tile = (end_row(key0 + OWN_KEYS - 1) - 1) / ROW_STEP;
 
     load_tile<OWN_KEYS, HEAD_DIM, KEY_THREADS>(
-        k_tile, k, [&](int r) { return key0 + r < T ? k + (token0 + key0 + r) * k_pitch + kv_head * HEAD_DIM : nullptr; });
+        k_tile, k, [&](int r) { return key0 + r < T ? k + (first_key + r) * k_pitch + blockIdx.y * HEAD_DIM : nullptr; });
     load_tile<OWN_KEYS, VALUE_DIM, KEY_THREADS>(
-        v_tile, v, [&](int r) { return key0 + r < T ? v + (token0 + key0 + r) * v_pitch + kv_head * VALUE_DIM : nullptr; });
+        v_tile, v, [&](int r) { return key0 + r < T ? v + (first_key + r) * v_pitch + blockIdx.y * VALUE_DIM : nullptr; });
     load(0, first_tile);
     copy_async_commit();
 
     float sum_k[KEY_TILES][D / 8][4] = {}, sum_v[KEY_TILES][DV / 8][4] = {};
     for (int tile = first_tile; tile <= last_tile; tile++) {
-        const int stage = (tile - first_tile) % 2, row0 = tile * ROW_STEP;
+        const int stage = opaque((tile - first_tile) % 2), row0 = opaque(tile * ROW_STEP);
         copy_async_wait<0>();
         __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
         if (tile < last_tile) load(stage ^ 1, tile + 1);
         copy_async_commit();
-        if (row0 + ROW_STEP <= warp_first_row || row0 >= warp_end_row) continue;  // none sees this warp's keys
+        const int own_key = opaque(warp_key), last_key = own_key + KEY_TILES * 16 - 1;
+        if (row0 + ROW_STEP <= (key0 + own_key) * rows.group || row0 >= abs(end(last_key))) continue;  // none sees this warp's keys
 
         float p[KEY_TILES][ROW_STEP / 8][4] = {};
         u32 left[KEY_TILES][ROW_STEP / 16][4];
-        multiply<D>(p, k_tile, warp_key, q_tile(stage));
-        if (padded || row0 < all_see_from || row0 + ROW_STEP > all_see_to)
+        multiply<D>(p, k_tile, own_key, q_tile(stage));
+        if (padded || row0 < (key0 + last_key) * rows.group || row0 + ROW_STEP > end(own_key))
 #pragma unroll
             for (int m = 0; m < KEY_TILES; m++)
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    const int key = warp_key + m * 16 + h * 8 + lane / 4;
-                    const int from = (key0 + key) * group.heads, to = DOCUMENTS || PADDING ? end[key] : rows;
+                    const int key = own_key + m * 16 + h * 8 + lane / 4, from = (key0 + key) * rows.group, to = end(key);
 #pragma unroll
                     for (int n = 0; n < ROW_STEP / 8; n++)
 #pragma unroll
@@ -313,7 +315,7 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
         }
         if (WITH_DK) {
             float ds[KEY_TILES][ROW_STEP / 8][4] = {};
-            multiply<DV>(ds, v_tile, warp_key, d_o_tile(stage));
+            multiply<DV>(ds, v_tile, own_key, d_o_tile(stage));
 #pragma unroll
             for (int n = 0; n < ROW_STEP / 8; n++)
 #pragma unroll
@@ -334,11 +336,11 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
 
     __syncwarp();  // nobody reads this warp's rows of k and v any more: their places take dk and dv
     const int keys = T - key0 - warp_key;
-    const long long first_out = token0 + key0 + warp_key;
+    const long long first_out = (long long)opaque(blockIdx.z) * T + key0 + warp_key;
     if (WITH_DK)
         store_rows<HEAD_DIM>(shared + warp_key * D * 2, sum_k, scale,
-                             [&](int r) { return r < keys ? dk + (first_out + r) * dk_pitch + kv_head * HEAD_DIM : nullptr; });
+                             [&](int r) { return r < keys ? dk + (first_out + r) * dk_pitch + blockIdx.y * HEAD_DIM : nullptr; });
     if (WITH_DV)
         store_rows<VALUE_DIM>(shared + (OWN_KEYS * D + warp_key * DV) * 2, sum_v, DROPOUT ? kept_scale : 1.0f,
-                              [&](int r) { return r < keys ? dv + (first_out + r) * dv_pitch + kv_head * VALUE_DIM : nullptr; });
+                              [&](int r) { return r < keys ? dv + (first_out + r) * dv_pitch + blockIdx.y * VALUE_DIM : nullptr; });
 }

@@ -7,12 +7,17 @@
 // a running maximum. K and V come by cp.async, one tile ahead. A warp owns 16 or 32 rows: of 32, each operand that it reads from shared
 // memory serves two products. Scores, probabilities and sums never leave registers. Only tiles on the diagonal, at the beginning of a
 // document or with padding are masked; those wholly outside are never read.
+// The tensor cores take half precision; attention_f32.cu has the same kernels for float.
+#ifndef element
+#define element bf16
+#endif
+
 #include "attention.cuh"
 
 // Tiles of 16 rows that a warp owns. Two keep the products from waiting for shared memory, as long as the sums fit in registers;
 // dropout waits for its random numbers anyway.
 #ifndef ROW_TILES
-#define ROW_TILES (VALUE_DIM <= 128 && !DROPOUT ? 2 : 1)
+#define ROW_TILES (VALUE_DIM <= 128 && DROPOUT == 0 ? 2 : 1)
 #endif
 #ifndef ROW_WARPS
 #define ROW_WARPS (DROPOUT ? 8 : 4)
@@ -84,16 +89,12 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
                   float kept_scale) {                     // 1 / (1 - p)
     extern __shared__ __align__(128) unsigned char shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int sequence = blockIdx.z, kv_head = blockIdx.y, rows = T * (heads / kv_heads);
-    const Group group(heads / kv_heads, kv_head);
+    const Rows& rows = block_rows(T, heads, kv_heads);
     const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
-    const long long token0 = (long long)sequence * T;
-    const element* k_head = k + token0 * k_pitch + kv_head * HEAD_DIM;
-    const element* v_head = v + token0 * v_pitch + kv_head * VALUE_DIM;
-    if (DOCUMENTS) document_starts += token0;
-    if (PADDING) attention_mask += token0;
+    if (DOCUMENTS) document_starts += rows.first_token;
+    if (PADDING) attention_mask += rows.first_token;
     Dropout dropout = {{0}, dropped_below};
-    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[sequence]);
+    if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[blockIdx.z]);
 
     const u32 q_tile = shared_address(shared);
     auto k_tile = [&](int stage) { return q_tile + Q_BYTES + stage * STAGE_BYTES; };
@@ -104,27 +105,24 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
     int* from = reinterpret_cast<int*>(shared + Q_BYTES + 2 * STAGE_BYTES);
     auto load = [&](int stage, int tile) {
         const int key0 = opaque(tile * KEY_STEP);
+        const long long first = (long long)opaque(blockIdx.z) * T + key0;
         load_tile<KEY_STEP, HEAD_DIM, THREADS>(
-            k_tile(stage), k_head, [&](int r) { return key0 + r < T ? k_head + (long long)(key0 + r) * k_pitch : nullptr; });
+            k_tile(stage), k, [&](int r) { return key0 + r < T ? k + (first + r) * k_pitch + blockIdx.y * HEAD_DIM : nullptr; });
         load_tile<KEY_STEP, VALUE_DIM, THREADS>(
-            v_tile(stage), v_head, [&](int r) { return key0 + r < T ? v_head + (long long)(key0 + r) * v_pitch : nullptr; });
+            v_tile(stage), v, [&](int r) { return key0 + r < T ? v + (first + r) * v_pitch + blockIdx.y * VALUE_DIM : nullptr; });
         if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask, key0, T);
-        if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, group, row0, key0);
+        if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, rows, row0, key0);
     };
 
-    // The tokens of the block's and of the warp's rows, and the keys that they see.
     const int warp_row = warp * ROW_TILES * 16;
-    auto token_of = [&](int row) { return group.token(min(row0 + row, rows - 1)); };
+    auto token_of = [&](int row) { return rows.token(min(row0 + row, rows.count - 1)); };
     auto first_key = [&](int token) { return DOCUMENTS ? document_starts[token] : 0; };
-    const int first_token = token_of(warp_row), last_token = token_of(warp_row + ROW_TILES * 16 - 1);
-    const int warp_first_key = first_key(first_token), all_see_from = first_key(last_token);
     if (DOCUMENTS)
         for (int r = threadIdx.x; r < ROWS; r += THREADS) from[r] = first_key(token_of(r));
     const int first_tile = first_key(token_of(0)) / KEY_STEP, last_tile = token_of(ROWS - 1) / KEY_STEP;
 
-    q += token0 * q_pitch;
     load_tile<ROWS, HEAD_DIM, THREADS>(
-        q_tile, q, [&](int r) { return row0 + r < rows ? q + group.place(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
+        q_tile, q, [&](int r) { return row0 + r < rows.count ? q + rows.at(row0 + r, q_pitch, HEAD_DIM) : nullptr; });
     load(0, first_tile);
     copy_async_commit();
 
@@ -137,12 +135,13 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
         __syncthreads();  // everyone's part of this tile has come, and everyone has left the other stage, which is filled now
         if (tile < last_tile) load(stage ^ 1, tile + 1);
         copy_async_commit();
-        if (key0 > last_token || key0 + KEY_STEP <= warp_first_key) continue;  // nothing that this warp sees
+        const int own_row = opaque(warp_row), last_row = own_row + ROW_TILES * 16 - 1;
+        if (key0 > token_of(last_row) || DOCUMENTS && key0 + KEY_STEP <= from[own_row]) continue;  // nothing that this warp sees
 
         float s[ROW_TILES][KEY_STEP / 8][4] = {};
         multiply<D>(s, q_tile, warp_row, k_tile(stage));
-        if (has_padding<KEY_STEP>(real(stage)) || key0 + KEY_STEP - 1 > first_token || key0 < all_see_from)
-            mask_unseen(s, row0 + warp_row, key0, group.heads, from + warp_row, real(stage));
+        if (key0 + KEY_STEP - 1 > token_of(own_row) || DOCUMENTS && key0 < from[last_row] || has_padding<KEY_STEP>(real(stage)))
+            mask_unseen(s, row0 + warp_row, key0, rows.group, from + warp_row, real(stage));
         advance(softmax, s, scale * LOG2_E);
         if (DROPOUT) drop(s, keep(stage) + warp_row * (KEY_STEP / 32));
         u32 p[ROW_TILES][KEY_STEP / 16][4];
@@ -150,7 +149,6 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
         accumulate<DV>(softmax.sum, p, v_tile(stage));
     }
 
-    lse += ((long long)sequence * kv_heads + kv_head) * rows;
 #pragma unroll
     for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
@@ -158,15 +156,14 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
             const float total = warp_sum<4>(softmax.total[m][h]);
             const float factor = total == 0.0f ? 0.0f : (DROPOUT ? kept_scale : 1.0f) / total;
             const int row = row0 + warp_row + m * 16 + h * 8 + lane / 4;
-            if (row < rows && lane % 4 == 0)
-                lse[row] = total == 0.0f ? -minus_infinity() : fmaf(softmax.max[m][h], scale, log2f(total) / LOG2_E);
+            if (row < rows.count && lane % 4 == 0)
+                lse[rows.first_row + row] = total == 0.0f ? -minus_infinity() : fmaf(softmax.max[m][h], scale, log2f(total) / LOG2_E);
 #pragma unroll
             for (int n = 0; n < DV / 8; n++) softmax.sum[m][n][h * 2] *= factor, softmax.sum[m][n][h * 2 + 1] *= factor;
         }
     __syncthreads();  // nobody reads q any more: its place takes o
-    o += token0 * heads * VALUE_DIM;
     store_rows<VALUE_DIM>(shared + warp_row * DV * 2, softmax.sum, 1.0f, [&](int r) {
         const int row = row0 + warp_row + r;
-        return row < rows ? o + group.place(row, heads * VALUE_DIM, VALUE_DIM) : nullptr;
+        return row < rows.count ? o + rows.at(row, heads * VALUE_DIM, VALUE_DIM) : nullptr;
     });
 }
