@@ -70,6 +70,50 @@ __device__ __forceinline__ void store_vector(T* to, const Vector<T>& value) {
     *reinterpret_cast<Vector<T>*>(to) = value;
 }
 
+// Two floats as neighbours in one register, `low` first, each to the nearest.
+template <typename T>
+__device__ __forceinline__ u32 pack(float low, float high);
+
+template <>
+__device__ __forceinline__ u32 pack<bf16>(float low, float high) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+template <>
+__device__ __forceinline__ u32 pack<half>(float low, float high) {
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+// All elements of a vector to and from float, two at a time where one instruction does so.
+template <typename T>
+__device__ __forceinline__ void widen(const Vector<T>& vector, float (&x)[Vector<T>::SIZE]) {
+#pragma unroll
+    for (int i = 0; i < Vector<T>::SIZE; i++) x[i] = to_float(vector.at[i]);
+}
+template <>
+__device__ __forceinline__ void widen<bf16>(const Vector<bf16>& vector, float (&x)[8]) {
+    const uint4 pairs = __builtin_bit_cast(uint4, vector);
+    const u32 pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        x[2 * i] = __uint_as_float(pair[i] << 16);
+        x[2 * i + 1] = __uint_as_float(pair[i] & 0xffff0000u);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ Vector<T> narrow(const float (&x)[Vector<T>::SIZE]) {
+    return __builtin_bit_cast(Vector<T>, make_uint4(pack<T>(x[0], x[1]), pack<T>(x[2], x[3]), pack<T>(x[4], x[5]), pack<T>(x[6], x[7])));
+}
+template <>
+__device__ __forceinline__ Vector<float> narrow<float>(const float (&x)[4]) {
+    return {x[0], x[1], x[2], x[3]};
+}
+
 // This thread among all of a one-dimensional grid.
 __device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 

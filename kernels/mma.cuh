@@ -43,21 +43,3 @@ __device__ __forceinline__ void mma_m16n8k16<half>(float (&c)[4], const u32 (&a)
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-
-// Two floats as neighbours in one register, `low` first, each to the nearest.
-template <typename T>
-__device__ __forceinline__ u32 pack(float low, float high);
-
-template <>
-__device__ __forceinline__ u32 pack<bf16>(float low, float high) {
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
-template <>
-__device__ __forceinline__ u32 pack<half>(float low, float high) {
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}

@@ -21,60 +21,72 @@ constexpr int VECTORS = WIDTH / VECTOR;                                         
 constexpr int ROW_THREADS = VECTORS > 512 ? 256 : VECTORS > 256 ? 128 : VECTORS > 128 ? 64 : VECTORS > 64 ? 32 : VECTORS > 32 ? 16 : 8;
 constexpr int HELD = (VECTORS + ROW_THREADS - 1) / ROW_THREADS;  // accesses of a thread
 constexpr int THREADS = 256;
+// Blocks of a multiprocessor. Asked for no number, the assembler aims at more than have room, and spills.
+constexpr int RESIDENT = sizeof(element) * HELD > 16 ? 1 : 2;
 constexpr int ROWS = THREADS / ROW_THREADS;  // rows of a block at a time
 constexpr int TURNS = 4;                     // times that a block does so in forward, with the weight in registers
 
-struct Part {
-    element at[VECTOR];
-};
+// One access: a vector, or a single element where rows are not made of vectors.
+template <int N>
+struct Access {
+    Vector<element> vector;
 
-// A thread's part of a row: its vectors ROW_THREADS apart, so that neighbours read neighbouring memory.
-struct Row {
-    Part part[HELD];
-
-    __device__ __forceinline__ void load(const element* row, int lane) {
-#pragma unroll
-        for (int h = 0; h < HELD; h++) {
-            const int v = h * ROW_THREADS + lane;
-            if (v < VECTORS) part[h] = load_part(row + v * VECTOR);
+    __device__ __forceinline__ void load(const element* from) {
+        if constexpr (N == 1) {
+            vector.at[0] = *from;
+        } else {
+            vector = load_vector(from);
         }
     }
 
-    static __device__ __forceinline__ Part load_part(const element* from) {
-        Part part;
-        if constexpr (VECTOR == 1) {
-            part.at[0] = *from;
+    __device__ __forceinline__ void store(element* to) const {
+        if constexpr (N == 1) {
+            *to = vector.at[0];
         } else {
-            const Vector<element> vector = load_vector(from);
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) part.at[i] = vector.at[i];
-        }
-        return part;
-    }
-
-    static __device__ __forceinline__ void store_part(element* to, const Part& part) {
-        if constexpr (VECTOR == 1) {
-            *to = part.at[0];
-        } else {
-            Vector<element> vector;
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) vector.at[i] = part.at[i];
             store_vector(to, vector);
         }
     }
-};
 
-// For each vector and element that this thread has of a row: `body(h, i, column)`.
+    __device__ __forceinline__ void get(float (&x)[N]) const {
+        if constexpr (N == 1) {
+            x[0] = to_float(vector.at[0]);
+        } else {
+            widen(vector, x);
+        }
+    }
+
+    // Widened anew after this: the compiler would else keep all the floats through a loop, in twice the registers.
+    __device__ __forceinline__ void keep_packed() {
+        if constexpr (N > 1 && sizeof(element) == 2) {
+            uint4 words = __builtin_bit_cast(uint4, vector);
+            asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+            vector = __builtin_bit_cast(Vector<element>, words);
+        }
+    }
+
+    __device__ __forceinline__ void set(const float (&x)[N]) {
+        if constexpr (N == 1) {
+            vector.at[0] = from_float<element>(x[0]);
+        } else {
+            vector = narrow<element>(x);
+        }
+    }
+};
+using Part = Access<VECTOR>;
+
+// For each access that this thread has of a row, ROW_THREADS apart so that neighbours read neighbouring memory: `body(h, column)`.
 template <typename Body>
 __device__ __forceinline__ void for_each(int lane, Body body) {
 #pragma unroll
     for (int h = 0; h < HELD; h++) {
         const int v = h * ROW_THREADS + lane;
-        if (v < VECTORS) {
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) body(h, i, v * VECTOR + i);
-        }
+        if (v < VECTORS) body(h, v * VECTOR);
     }
+}
+
+// A thread's part of a row.
+__device__ __forceinline__ void load_row(Part (&part)[HELD], const element* row, int lane) {
+    for_each(lane, [&](int h, int column) { part[h].load(row + column); });
 }
 
 // Over the ROW_THREADS threads of a row. All threads of the block call it.
@@ -100,52 +112,58 @@ __device__ __forceinline__ void forward(element* s, element* y, float* rstd, con
                                         int R, float eps) {
     __shared__ float scratch[THREADS / WARP];
     const int lane = threadIdx.x % ROW_THREADS, group = threadIdx.x / ROW_THREADS;
-    Row weight;
-    weight.load(w, lane);
+    Part weight[HELD];
+    load_row(weight, w, lane);
     // Rows are counted for the whole block, so that all threads meet at the barriers of the sums.
     const int end = min(R, (int)(blockIdx.x + 1) * ROWS * TURNS);
+#pragma unroll 1
     for (int first = blockIdx.x * ROWS * TURNS; first < end; first += ROWS) {
         const int row = first + group;
         const bool inside = row < R;
         const size_t begin = (size_t)row * WIDTH;
-        Row mine;
+        Part mine[HELD];
         float squares = 0.0f;
         if (inside) {
-            mine.load(x + begin, lane);
+            load_row(mine, x + begin, lane);
             if (RESIDUAL) {
-                Row other;
-                other.load(r + begin, lane);
-                // The sum as it is stored is what is normalised: backward sees the same numbers.
-                for_each(lane, [&](int h, int i, int) {
-                    mine.part[h].at[i] = from_float<element>(to_float(mine.part[h].at[i]) + to_float(other.part[h].at[i]));
+                Part other[HELD];
+                load_row(other, r + begin, lane);
+                for_each(lane, [&](int h, int) {
+                    float a[VECTOR], b[VECTOR];
+                    mine[h].get(a);
+                    other[h].get(b);
+#pragma unroll
+                    for (int i = 0; i < VECTOR; i++) a[i] += b[i];
+                    mine[h].set(a);  // the sum as it is stored is what is normalised: backward sees the same numbers
                 });
             }
-            for_each(lane, [&](int h, int i, int) {
-                squares = fmaf(to_float(mine.part[h].at[i]), to_float(mine.part[h].at[i]), squares);
+            for_each(lane, [&](int h, int) {
+                float a[VECTOR];
+                mine[h].get(a);
+#pragma unroll
+                for (int i = 0; i < VECTOR; i++) squares = fmaf(a[i], a[i], squares);
             });
         }
         squares = row_sum(squares, scratch);
         if (!inside) continue;
         const float scale = 1.0f / sqrtf(squares * (1.0f / WIDTH) + eps);
         if (lane == 0) rstd[row] = scale;
+        for_each(lane, [&](int h, int column) {
+            if (RESIDUAL) mine[h].store(s + begin + column);
+            float a[VECTOR], b[VECTOR];
+            mine[h].get(a);
+            weight[h].get(b);
 #pragma unroll
-        for (int h = 0; h < HELD; h++) {
-            const int v = h * ROW_THREADS + lane;
-            if (v < VECTORS) {
-                if (RESIDUAL) Row::store_part(s + begin + v * VECTOR, mine.part[h]);
-                Part out;
-#pragma unroll
-                for (int i = 0; i < VECTOR; i++) {
-                    out.at[i] = from_float<element>(to_float(weight.part[h].at[i]) * (to_float(mine.part[h].at[i]) * scale));
-                }
-                Row::store_part(y + begin + v * VECTOR, out);
-            }
-        }
+            for (int i = 0; i < VECTOR; i++) a[i] = b[i] * (a[i] * scale);
+            Part out;
+            out.set(a);
+            out.store(y + begin + column);
+        });
     }
 }
 
-// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 80
-extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_forward(element* y,          // [R, WIDTH]
+// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) rmsnorm_forward(element* y,          // [R, WIDTH]
                                                                       float* rstd,         // [R]
                                                                       const element* x,    // [R, WIDTH]
                                                                       const element* w,    // [WIDTH]
@@ -153,8 +171,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_forward(element* y
     forward<false>(nullptr, y, rstd, x, nullptr, w, R, eps);
 }
 
-// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 80
-extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_forward(element* s,          // [R, WIDTH] = x + r
+// launch: grid max(1, ceil_div(R, ROWS * TURNS)), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) add_rmsnorm_forward(element* s,          // [R, WIDTH] = x + r
                                                                           element* y,          // [R, WIDTH]
                                                                           float* rstd,         // [R]
                                                                           const element* x,    // [R, WIDTH]
@@ -175,62 +193,80 @@ __device__ __forceinline__ void backward(element* dx, float* partial, const elem
     __shared__ float scratch[THREADS / WARP];
     __shared__ float sums[ROWS > 1 ? WIDTH : 1];
     const int lane = threadIdx.x % ROW_THREADS, group = threadIdx.x / ROW_THREADS;
-    Row weight;
-    weight.load(w, lane);
+    Part weight[HELD];
+    load_row(weight, w, lane);
     float dw[HELD][VECTOR] = {};
     // Rows are counted for the whole block, so that all threads meet at the barriers of the sums.
+#pragma unroll 1
     for (int first = blockIdx.x * ROWS; first < R; first += P * ROWS) {
         const int row = first + group;
         const bool inside = row < R;
         const size_t begin = (size_t)row * WIDTH;
-        Row input, gradient;
+        Part input[HELD], gradient[HELD];
         float scale = 0.0f, dot = 0.0f;
         if (inside) {
-            input.load(s + begin, lane);
-            gradient.load(dy + begin, lane);
+            load_row(input, s + begin, lane);
+            load_row(gradient, dy + begin, lane);
             scale = rstd[row];
-            for_each(lane, [&](int h, int i, int) {
-                const float g = to_float(gradient.part[h].at[i]);
-                const float n = to_float(input.part[h].at[i]) * scale;
-                dw[h][i] = fmaf(g, n, dw[h][i]);
-                dot = fmaf(g * to_float(weight.part[h].at[i]), n, dot);
+            for_each(lane, [&](int h, int) {
+                float n[VECTOR], g[VECTOR], b[VECTOR];
+                input[h].get(n);
+                gradient[h].get(g);
+                weight[h].get(b);
+#pragma unroll
+                for (int i = 0; i < VECTOR; i++) {
+                    dw[h][i] = fmaf(g[i], n[i] * scale, dw[h][i]);
+                    dot = fmaf(g[i] * b[i], n[i] * scale, dot);
+                }
             });
         }
         const float mean = row_sum(dot, scratch) * (1.0f / WIDTH);
+        for_each(lane, [&](int h, int) { weight[h].keep_packed(); });
         if (!inside) continue;
+        for_each(lane, [&](int h, int column) {
+            float n[VECTOR], g[VECTOR], b[VECTOR];
+            input[h].get(n);
+            gradient[h].get(g);
+            weight[h].get(b);
 #pragma unroll
-        for (int h = 0; h < HELD; h++) {
-            const int v = h * ROW_THREADS + lane;
-            if (v < VECTORS) {
-                Part out, through;
-                if (RESIDUAL) through = Row::load_part(ds + begin + v * VECTOR);
+            for (int i = 0; i < VECTOR; i++) g[i] = scale * (g[i] * b[i] - n[i] * scale * mean);
+            if (RESIDUAL) {
+                Part through;
+                through.load(ds + begin + column);
+                through.get(b);
 #pragma unroll
-                for (int i = 0; i < VECTOR; i++) {
-                    const float g = to_float(gradient.part[h].at[i]) * to_float(weight.part[h].at[i]);
-                    const float n = to_float(input.part[h].at[i]) * scale;
-                    const float d = scale * (g - n * mean);
-                    out.at[i] = from_float<element>(RESIDUAL ? d + to_float(through.at[i]) : d);
-                }
-                Row::store_part(dx + begin + v * VECTOR, out);
+                for (int i = 0; i < VECTOR; i++) g[i] += b[i];
             }
-        }
+            Part out;
+            out.set(g);
+            out.store(dx + begin + column);
+        });
     }
     // The rows that share the block one after the other, so that the order of the sum is fixed.
     if constexpr (ROWS > 1) {
         for (int turn = 0; turn < ROWS; turn++) {
             if (group == turn) {
-                for_each(lane, [&](int h, int i, int c) { sums[place(c)] = turn == 0 ? dw[h][i] : sums[place(c)] + dw[h][i]; });
+                for_each(lane, [&](int h, int column) {
+#pragma unroll
+                    for (int i = 0; i < VECTOR; i++) {
+                        float& sum = sums[place(column + i)];
+                        sum = turn == 0 ? dw[h][i] : sum + dw[h][i];
+                    }
+                });
             }
             __syncthreads();  // this turn's sums are there for the next
         }
         for (int at = threadIdx.x; at < WIDTH; at += THREADS) partial[(size_t)blockIdx.x * WIDTH + at] = sums[at];
     } else {
-        for_each(lane, [&](int h, int i, int c) { partial[(size_t)blockIdx.x * WIDTH + place(c)] = dw[h][i]; });
+        for_each(lane, [&](int h, int column) {
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++) partial[(size_t)blockIdx.x * WIDTH + place(column + i)] = dw[h][i];
+        });
     }
 }
 
-// launch: grid P, block THREADS, registers sizeof(element) * HELD > 16 ? 168 : 128
-extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_backward(element* dx,            // [R, WIDTH]
+// launch: grid P, block THREADS, registers RESIDENT > 1 ? 128 : 216
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) rmsnorm_backward(element* dx,            // [R, WIDTH]
                                                                        float* partial,         // [P, WIDTH] as place() orders it
                                                                        const element* dy,      // [R, WIDTH]
                                                                        const element* s,       // [R, WIDTH] what was normalised
@@ -240,8 +276,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsnorm_backward(element* 
     backward<false>(dx, partial, dy, nullptr, s, rstd, w, R, P);
 }
 
-// launch: grid P, block THREADS, registers sizeof(element) * HELD > 16 ? 168 : 128
-extern "C" __global__ void __launch_bounds__(THREADS) add_rmsnorm_backward(element* dx,          // [R, WIDTH] of x and of r
+// launch: grid P, block THREADS, registers RESIDENT > 1 ? 128 : 216
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) add_rmsnorm_backward(element* dx,          // [R, WIDTH] of x and of r
                                                                            float* partial,       // [P, WIDTH] as place() orders it
                                                                            const element* dy,    // [R, WIDTH]
                                                                            const element* ds,    // [R, WIDTH] reaches s directly

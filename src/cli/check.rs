@@ -1,12 +1,12 @@
 //! `ferromind lab check`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use ferromind::gpu::{DeviceKind, Replacement};
-use ferromind::lab::check::{Outcome, Session, check};
+use ferromind::lab::check::{Outcome, Session, check, table as markdown};
 use ferromind::ops::table::{self, Case};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -28,6 +28,9 @@ pub struct Flags {
     /// Only cases whose line has this text, such as 513x64, backward or bf16
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Write the counters of the measured cases into a Markdown file, between the marks that are there
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["op", "only", "kernel"])]
+    write_table: Option<PathBuf>,
     /// Only the last line, which is JSON
     #[arg(long)]
     json: bool,
@@ -55,6 +58,9 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             bail!("no case of {of} launches a kernel of this file, which has {}", has.join(", "));
         }
     }
+    if let Some(path) = &flags.write_table {
+        write_table(path, &outcomes)?;
+    }
     let failed = outcomes.iter().filter(|outcome| !outcome.pass()).count();
     if !flags.json {
         print_table(&outcomes);
@@ -62,6 +68,13 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     }
     say!("{}", json!({ "device": flags.device.to_string(), "pass": failed == 0, "failed": failed, "cases": outcomes }));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_table(path: &Path, outcomes: &[Outcome]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let marked = markdown::replaced(&text, &markdown::markdown(outcomes));
+    let text = marked.with_context(|| format!("{}: no marks between which the table could stand", path.display()))?;
+    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 fn chosen<'a>(table: &'a [Case], flags: &Flags) -> anyhow::Result<Vec<&'a Case>> {

@@ -1,6 +1,7 @@
 //! A device, the kernels that were compiled for it, and the stream that work goes to: what operations launch kernels by.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use super::kernels::plan::{Constants, Extents, Plan};
 use super::kernels::prototype::{self, ELEMENT, Kind, Prototype};
 use super::kernels::{self, Call};
 use super::nvrtc::{Compiled, Compiler, Options, Resources, Source};
-use super::{Device, ElementType, Kernel, LaunchConfig, Stream};
+use super::{Arch, Device, ElementType, Kernel, LaunchConfig, Stream};
 use crate::error::{Error, Result};
 
 /// Macros that a kernel is compiled with, beside `element`: tile sizes, head widths.
@@ -59,10 +60,34 @@ struct LoadedKernel {
 pub struct Budget {
     /// How the file was compiled.
     pub specialisation: Specialisation,
+    /// For what.
+    pub arch: Arch,
     /// Registers, spills, shared memory.
     pub resources: Resources,
     /// The most registers that the file's launch comment allows.
     pub registers: Option<i64>,
+}
+
+impl Budget {
+    /// What exceeds the budget, or is spilled to memory, in words.
+    pub fn excess(&self) -> Option<String> {
+        let Resources { kernel, registers, spill_stores, spill_loads, .. } = &self.resources;
+        let most = self.registers.filter(|&most| i64::from(*registers) > most);
+        let spilled = spill_stores + spill_loads > 0;
+        let excess = match most {
+            _ if spilled => format!("spills {spill_stores} bytes and loads {spill_loads} back"),
+            Some(most) => format!("needs {registers} registers, its budget is {most}"),
+            None => return None,
+        };
+        Some(format!("`{kernel}` for {} {excess} ({})", self.arch, self.specialisation))
+    }
+}
+
+impl fmt::Display for Specialisation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        self.defines.iter().try_for_each(|(name, value)| write!(f, " -D {name}={value}"))
+    }
 }
 
 impl Replacement {
@@ -180,20 +205,37 @@ impl Context {
         self.replaced.load(Ordering::Relaxed)
     }
 
-    /// Every file as it was compiled so far, with what its kernels need.
-    pub fn budgets(&self) -> Vec<Budget> {
+    /// What the kernels of every file that was needed so far take of a multiprocessor when they are compiled for this target.
+    pub fn budgets(&self, arch: Arch) -> Result<Vec<Budget>> {
+        let loaded: Vec<_> = self.lock().iter().map(|(specialisation, file)| (specialisation.clone(), file.clone())).collect();
         let mut budgets = Vec::new();
-        for (specialisation, file) in self.lock().iter() {
-            for resources in &file.compiled.resources {
+        for (specialisation, file) in loaded {
+            let resources = if arch == file.compiled.arch {
+                file.compiled.resources.clone()
+            } else {
+                let source = self.source(&specialisation.file)?;
+                let options = Options { defines: specialisation.defines.clone(), ..Options::new(arch) };
+                self.compiler.compile(&source, &options)?.resources
+            };
+            for resources in resources {
                 let kernel = file.kernels.iter().find(|kernel| kernel.prototype.name == resources.kernel);
                 let registers = kernel.and_then(|kernel| {
                     kernel.plan.registers.as_ref().and_then(|budget| kernel.constants.value(budget, &|_| None).ok())
                 });
-                budgets.push(Budget { specialisation: specialisation.clone(), resources: resources.clone(), registers });
+                budgets.push(Budget { specialisation: specialisation.clone(), arch, resources, registers });
             }
         }
         budgets.sort_by(|a, b| (&a.specialisation, &a.resources.kernel).cmp(&(&b.specialisation, &b.resources.kernel)));
-        budgets
+        Ok(budgets)
+    }
+
+    /// A file by its name: the replacement or one of ours.
+    fn source(&self, file: &str) -> Result<Source<'_>> {
+        if let Some(Replacement { name, text, .. }) = self.replacement.as_ref().filter(|replacement| replacement.name == file) {
+            return Ok(Source { name, text, headers: kernels::HEADERS });
+        }
+        let ours = kernels::SOURCES.iter().find(|source| source.name == file);
+        ours.map(|source| **source).ok_or_else(|| Error::Internal(format!("no source {file}")))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Specialisation, Arc<LoadedFile>>> {
@@ -210,9 +252,9 @@ impl Context {
     ) -> Result<Arc<LoadedFile>> {
         let replacement = self.replacement.as_ref().filter(|replacement| replacement.kernels().any(|name| name == kernel));
         let source = match replacement {
-            Some(Replacement { name, text, .. }) => {
+            Some(replacement) => {
                 self.replaced.store(true, Ordering::Relaxed);
-                Source { name, text, headers: kernels::HEADERS }
+                self.source(&replacement.name)?
             }
             None => *source,
         };

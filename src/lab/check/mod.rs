@@ -6,18 +6,22 @@
 
 pub mod counters;
 mod session;
+pub mod table;
+
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::Result;
-use crate::gpu::ElementType;
+use crate::gpu::context::Budget;
 use crate::gpu::emulator::Settings;
+use crate::gpu::{Arch, ElementType};
 use crate::ops::table::tolerance::Distance;
 use crate::ops::table::{Arithmetic, Case, HostOperands, Outputs, Problem, Role, Traffic};
 use counters::Counted;
 use ptx_emulator::Order;
-use session::OutputBytes;
+use session::{Bench, OutputBytes};
 pub use session::{Machine, Session};
 
 /// Orders of blocks and warps beside the natural one.
@@ -36,10 +40,14 @@ pub struct Outcome {
     pub shape: String,
     /// Type of activations and weights.
     pub element: String,
+    /// What is demanded of its memory traffic.
+    pub traffic: Traffic,
     /// How far off each output is.
     pub outputs: Vec<Output>,
     /// What the kernels executed and moved; empty on a GPU.
     pub counted: Option<Counted>,
+    /// Registers of a thread by kernel, for all kernels of the files that were needed.
+    pub registers: BTreeMap<String, u32>,
     /// Whether a kernel of the user's file was launched.
     pub replaced: bool,
     /// Everything that is wrong; empty if the case passes.
@@ -88,8 +96,10 @@ pub fn check_case(case: &Case, session: &Session) -> Outcome {
         pass: case.pass,
         shape: case.shape.clone(),
         element: case.element.to_string(),
+        traffic: Traffic::Unmeasured,
         outputs: Vec::new(),
         counted: None,
+        registers: BTreeMap::new(),
         replaced: false,
         failures: Vec::new(),
     };
@@ -101,6 +111,7 @@ pub fn check_case(case: &Case, session: &Session) -> Outcome {
 
 fn examine(case: &Case, session: &Session, outcome: &mut Outcome) -> Result<()> {
     let problem = (case.problem)();
+    outcome.traffic = problem.traffic;
     let bench = session.bench()?;
     let measured = problem.traffic != Traffic::Unmeasured;
     bench.set(Settings { log: true, ..Settings::default() });
@@ -119,6 +130,7 @@ fn examine(case: &Case, session: &Session, outcome: &mut Outcome) -> Result<()> 
     };
     outcome.failures.extend(bench.findings());
     outcome.failures.extend(outputs.failures.iter().cloned());
+    outcome.registers = budgets(&bench, measured, &mut outcome.failures)?;
     if let Some(launches) = bench.launches() {
         let counted = Counted::new(&launches, &problem, case.element);
         outcome.failures.extend(counted.failures(problem.traffic));
@@ -144,6 +156,22 @@ fn examine(case: &Case, session: &Session, outcome: &mut Outcome) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// No kernel spills or exceeds its budget: on the device's own target, and for a measured case on those that we also ship for.
+/// The registers on the device's own target by kernel.
+fn budgets(bench: &Bench, measured: bool, failures: &mut Vec<String>) -> Result<BTreeMap<String, u32>> {
+    let own = bench.arch();
+    let others = [Arch::of_capability(8, 0), Arch::of_capability(9, 0), Arch::of_capability(10, 0)];
+    let mut registers = BTreeMap::new();
+    for arch in std::iter::once(own).chain(others.into_iter().filter(|&arch| measured && arch != own)) {
+        let budgets = bench.budgets(arch)?;
+        failures.extend(budgets.iter().filter_map(Budget::excess));
+        if arch == own {
+            registers = budgets.into_iter().map(|budget| (budget.resources.kernel, budget.resources.registers)).collect();
+        }
+    }
+    Ok(registers)
 }
 
 /// Every output against the exact reference, with the plain program as the yardstick.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::gpu::context::Budget;
 use crate::gpu::emulator::{EmulatorDevice, Launched, Settings};
 use crate::gpu::nvrtc::Compiler;
-use crate::gpu::{self, Context, Device, DeviceKind, ElementType, Replacement};
+use crate::gpu::{self, Arch, Context, Device, DeviceKind, ElementType, Replacement};
 use crate::ops::table::{Operands, Problem, Role};
 use crate::{Error, Result};
 
@@ -97,6 +98,16 @@ impl Bench {
     /// What was launched since the last call; `None` on a GPU.
     pub(super) fn launches(&self) -> Option<Vec<Launched>> {
         self.emulator.as_ref().map(|emulator| emulator.take_launches())
+    }
+
+    /// What the kernels that were launched need of a multiprocessor of this target.
+    pub(super) fn budgets(&self, arch: Arch) -> Result<Vec<Budget>> {
+        self.context.budgets(arch)
+    }
+
+    /// What the device's kernels are compiled for.
+    pub(super) fn arch(&self) -> Arch {
+        self.context.device().info().arch
     }
 
     /// Whether a kernel was taken from the user's file.

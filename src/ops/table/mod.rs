@@ -64,7 +64,8 @@ pub type Reference = Box<dyn Fn(Arithmetic, &HostOperands) -> Outputs>;
 pub type Outputs = Vec<(&'static str, Vec<f64>)>;
 
 /// What is demanded of a case's memory traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Traffic {
     /// Nothing: the shape is there for its oddity. It is also run in several orders of blocks and warps.
     Unmeasured,

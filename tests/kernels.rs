@@ -1,0 +1,73 @@
+//! Every case of every operation's kernels on the emulator: what `ferromind lab check` runs, and the table of counters that
+//! `kernels/README.md` shows.
+
+use std::sync::OnceLock;
+
+use ferromind::gpu::{DeviceKind, Replacement};
+use ferromind::lab::check::{Outcome, Session, check, table as markdown};
+use ferromind::ops::table::{self, Case};
+
+fn outcomes() -> &'static [Outcome] {
+    static OUTCOMES: OnceLock<Vec<Outcome>> = OnceLock::new();
+    OUTCOMES.get_or_init(|| {
+        let table = table::all();
+        let cases: Vec<&Case> = table.iter().collect();
+        check(&cases, &Session::new(DeviceKind::Emulator, None).unwrap(), |_| ())
+    })
+}
+
+#[test]
+fn every_case_passes() {
+    let failed: Vec<String> = outcomes()
+        .iter()
+        .filter(|outcome| !outcome.pass())
+        .map(|o| format!("{} {} {} {}: {}", o.op, o.pass, o.shape, o.element, o.failures.join("\n  ")))
+        .collect();
+    assert!(failed.is_empty(), "{} cases fail\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn the_readme_shows_these_counters() {
+    let readme = include_str!("../kernels/README.md");
+    let expected = markdown::replaced(readme, &markdown::markdown(outcomes())).expect("marks");
+    assert!(readme == expected, "run `ferromind lab check --write-table kernels/README.md`");
+}
+
+/// Runs the smallest cases of an operation with kernels that are ours but for one replaced piece of text.
+fn with_fault(op: &str, only: &str, file: &str, from: &str, to: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{file} has no `{from}`");
+    let replacement = Replacement::new("mine.cu", text.replace(from, to)).unwrap();
+    let session = Session::new(DeviceKind::Emulator, Some(replacement)).unwrap();
+    let table = table::all();
+    let cases: Vec<&Case> = table.iter().filter(|case| case.op == op && format!("{} {}", case.pass, case.shape) == only).collect();
+    assert!(!cases.is_empty());
+    check(&cases, &session, |_| ()).into_iter().flat_map(|outcome| outcome.failures).collect()
+}
+
+/// Each thing that a case is examined for is seen to fail.
+#[test]
+fn planted_faults_are_found() {
+    let rmsnorm = |only: &str, from: &str, to: &str| with_fault("rmsnorm", only, "kernels/rmsnorm.cu", from, to);
+    let cases = [
+        // A result that is slightly off.
+        ("forward 17x96", "+ eps);", "+ 1.05f * eps + 1e-3f);", "`y` is off by"),
+        // A race.
+        ("forward 5x511", "        __syncthreads();  // every warp's sum is there\n", "", "race"),
+        // Memory that is not the kernel's.
+        ("backward 17x96", "if (inside) {\n            input.load", "if (true) {\n            input.load", "out of bounds"),
+        // A register budget.
+        ("forward 17x96", "block THREADS, registers 128", "block THREADS, registers 8", "its budget is 8"),
+        // An input that is written.
+        (
+            "forward 17x96",
+            "if (lane == 0) rstd[row] = scale;",
+            "if (lane == 0) { rstd[row] = scale; const_cast<element*>(x)[begin] = from_float<element>(1.0f); }",
+            "`x` is an input",
+        ),
+    ];
+    for (only, from, to, words) in cases {
+        let failures = rmsnorm(only, from, to);
+        assert!(failures.iter().any(|failure| failure.contains(words)), "{words}: {failures:#?}");
+    }
+}
