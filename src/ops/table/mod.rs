@@ -80,7 +80,7 @@ pub enum Traffic {
 
 /// Every case of every operation.
 pub fn all() -> Vec<Case> {
-    let tables = [super::rmsnorm::cases::cases()];
+    let tables = [super::rmsnorm::cases::cases(), super::attention::cases::cases()];
     tables.into_iter().flatten().collect()
 }
 
