@@ -40,8 +40,8 @@ __device__ __forceinline__ float exp2_fast(float x) {
     return y;
 }
 
-// The same number, of which the compiler knows nothing: what follows from it is computed where it is used, and takes no registers across
-// a loop.
+// The same number, of which the compiler knows nothing: what follows from it is computed where it is used, and takes no registers
+// across a loop.
 __device__ __forceinline__ int opaque(int x) {
     asm volatile("" : "+r"(x));
     return x;
@@ -51,8 +51,9 @@ __device__ __forceinline__ int opaque(int x) {
 struct Rows {
     int group, first_head;  // query heads of the group, the first of them
     u32 inverse;            // 2^32 / group, rounded up: the upper half of its product with r is r / group while r group < 2^32
-    int count;
-    long long first_token, first_row;  // before the sequence, in [B T]; before the sequence and key head, in [B, kv_heads, T group]
+    int count;              // T group
+    long long first_token;  // of the sequence among all, [B T]
+    long long first_row;    // of the sequence and key head among all, [B, kv_heads, T group]
 
     __device__ __forceinline__ int token(int row) const { return group == 1 ? row : __umulhi(row, inverse); }
     __device__ __forceinline__ int head(int row) const { return first_head + row - token(row) * group; }
@@ -74,19 +75,19 @@ __device__ __forceinline__ const Rows& block_rows(int T, int heads, int kv_heads
     return rows;
 }
 
-// A tile of WIDTH columns in shared memory: rows of 16-byte units, in which the units of each run of SPREAD are permuted so that one
-// unit of 8 neighbouring rows, which is what ldmatrix reads at once, lies in 8 different groups of banks. Tiles begin at multiples of 128.
+// A tile of WIDTH columns in shared memory, at a multiple of 128: rows of 16-byte units. The units of each run of SPREAD are
+// permuted so that one unit of 8 neighbouring rows, which is what ldmatrix reads at once, lies in 8 different groups of banks.
 template <int WIDTH>
 struct Tile {
-    static constexpr int UNITS = WIDTH / 8, SPREAD = UNITS % 8 == 0 ? 8 : UNITS % 4 == 0 ? 4 : 2, ROW_BYTES = WIDTH * 2;
+    static constexpr int UNITS = WIDTH / 8, SPREAD = UNITS % 8 == 0 ? 8 : UNITS % 4 == 0 ? 4 : 2, PITCH = WIDTH * 2;
 
     // Offset of one of the first SPREAD units of a row.
     static __device__ __forceinline__ u32 offset(int row, int unit) {
-        return row * ROW_BYTES + (unit ^ row / (8 / SPREAD) % SPREAD) * 16;
+        return row * PITCH + (unit ^ row / (8 / SPREAD) % SPREAD) * 16;
     }
     // From there, `rows` (a multiple of 8) further down, `units` (which share no bit with the first one) further on.
     static __device__ __forceinline__ u32 step(u32 offset, int rows, int units) {
-        return (offset ^ units % SPREAD * 16) + rows * ROW_BYTES + units / SPREAD * SPREAD * 16;
+        return (offset ^ units % SPREAD * 16) + rows * PITCH + units / SPREAD * SPREAD * 16;
     }
 };
 
@@ -165,8 +166,8 @@ __device__ __forceinline__ void accumulate(float (&sum)[M][WIDTH / 8][4], const 
         }
 }
 
-// Writes sums times a factor through a tile that this warp alone uses, so that whole sectors leave: the COLUMNS elements of
-// row r to `row(r)`, up to the first row for which that is null.
+// Writes sums times a factor through a tile that this warp alone uses, so that whole sectors leave: the COLUMNS elements of row r
+// to `row(r)`, up to the first row for which that is null.
 template <int COLUMNS, int M, int N, typename Row>
 __device__ __forceinline__ void store_rows(unsigned char* tile, const float (&sum)[M][N][4], float factor, Row row) {
     using T = Tile<N * 8>;
@@ -186,9 +187,10 @@ __device__ __forceinline__ void store_rows(unsigned char* tile, const float (&su
         element* to = row(r);
         if (to == nullptr) break;
 #pragma unroll
-        for (int u = 0; u < T::UNITS; u += T::SPREAD)
-            if ((unit + u) * 8 < COLUMNS)
-                store_vector(to + (unit + u) * 8, *reinterpret_cast<const Vector<element>*>(tile + T::step(T::offset(r, unit), 0, u)));
+        for (int u = 0; u < T::UNITS; u += T::SPREAD) {
+            const unsigned char* from = tile + T::step(T::offset(r, unit), 0, u);
+            if ((unit + u) * 8 < COLUMNS) store_vector(to + (unit + u) * 8, *reinterpret_cast<const Vector<element>*>(from));
+        }
     }
 }
 
@@ -201,6 +203,7 @@ __device__ __forceinline__ void find_real(u32* real, const int* mask, int key0, 
     if (threadIdx.x % WARP == 0) real[w] = word;
 }
 
+// Whether any of them is not.
 template <int KEYS>
 __device__ __forceinline__ bool has_padding(const u32* real) {
     bool all = true;
@@ -208,11 +211,10 @@ __device__ __forceinline__ bool has_padding(const u32* real) {
     return !all;
 }
 
-// Sets to minus infinity the scores of a warp's rows, of which `row0` is the first, and of the keys from key0 that the rows do not see:
-// those after their token, before their document (`from`, of each row) or padding (`real`, as of find_real).
+// Sets to minus infinity the scores of a warp's rows, of which `row0` is the first, with the keys from key0 that the rows do not
+// see: those after their token, before their document (`from`, of each row), and padding (`real`, as of find_real).
 template <int M, int N>
-__device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int key0, int group, const int* from,
-                                            const u32* real) {
+__device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int key0, int group, const int* from, const u32* real) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int n = 0; n < N; n++)
@@ -231,8 +233,8 @@ __device__ __forceinline__ void mask_unseen(float (&s)[M][N][4], int row0, int k
         }
 }
 
-// Dropout of the probabilities of a sequence, with the numbers of the CPU (src/ops/attention/dropout.rs): word
-// key / 16 % 4 at counter (16 (key / 64) + key % 16, token, head, 0) belongs to a key, which is kept where it is not below the threshold.
+// Dropout of the probabilities of a sequence, with the numbers of the CPU (src/ops/attention/dropout.rs): a key is kept where its
+// word, number key / 16 % 4 at counter (16 (key / 64) + key % 16, token, head, 0), is not below the threshold.
 struct Dropout {
     Philox philox;  // of the sequence's sample
     u32 threshold;
@@ -245,7 +247,8 @@ __device__ __forceinline__ void draw_kept(u32* keep, const Dropout& dropout, con
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll 1  // a draw is long enough, and many at once would take the registers of the sums
     for (int r = warp * 2; r < ROWS; r += WARPS * 2) {
-        const Philox philox = {(u64)(u32)opaque(dropout.philox.key >> 32) << 32 | (u32)opaque((u32)dropout.philox.key)};  // the round keys
+        // The keys of its ten rounds are made again each time.
+        const Philox philox = {(u64)(u32)opaque(dropout.philox.key >> 32) << 32 | (u32)opaque((u32)dropout.philox.key)};
         const int row = row0 + r + lane / 16;
 #pragma unroll 1
         for (int span = key0 / 64; span * 64 < key0 + KEYS; span++) {

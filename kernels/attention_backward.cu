@@ -1,12 +1,16 @@
-// Causal attention with grouped queries, backward; the notation is that of attention_forward.cu, which left q, k, v, o and lse.
-//   p = exp(scale q k^T - lse)   delta[row] = sum o dO   ds = p (dO v^T - delta)   dq = scale ds k   dk = scale ds^T q   dv = p^T dO
-// Dropout: p times 0 or 1 / (1 - p) in dv, and dO v^T times the same in ds. A query without keys (lse = +infinity) has p = 0.
-// Bound by arithmetic: 2 (5 D + 2 DV) operations for a pair of query and key that count, the two products made twice included:
-// Two kernels without atomics, so that the bits never depend on the order of blocks. The first owns query rows and walks over keys: dq,
-// and delta on the way, so that o is read once. The second owns keys and walks over the rows of all query heads of their group: dk, dv.
-// Each makes q k^T and dO v^T for itself: 7 products where one kernel would make 5. That one would have to add up dq in memory,
-// T / 128 times as much of it in float, written and read again: as much time at 128 keys a block, and memory that grows with T^2.
-// The second makes its products transposed, keys x rows: p^T and ds^T pass from sums to left operands in registers in both.
+// Causal attention with grouped queries, backward. q, k, v, o, lse: what attention_forward.cu read and left; d_o has the shape of
+// o.
+//   p = exp(scale q k^T - lse)    delta = sum over columns of o d_o, for each row    ds = p (d_o v^T - delta)
+//   dq = scale ds k    dk = scale ds^T q    dv = p^T d_o
+// Dropout: p times 0 or 1 / (1 - p) in dv, and d_o v^T times the same in ds. A query without keys (lse = +infinity) has p = 0.
+// Bound by arithmetic: 2 (3 D + 2 DV) operations for a pair of query and key, and 2 (D + DV) for the products that are made twice.
+//
+// Two kernels without atomics, so that the bits never depend on the order of blocks. The first owns query rows and walks over keys:
+// dq, and delta on the way, so that o is read once. The second owns keys and walks over the rows of all query heads of their group:
+// dk, dv. Each makes q k^T and d_o v^T for itself: 7 products where one kernel would make 5. But that one would leave a dq in float
+// for every block of keys, to be added up in order: written and read again, this takes as long as the products, and memory that
+// grows with T^2. The second kernel's products are transposed, keys x rows, so that p^T and ds^T pass from sums to left operands in
+// registers.
 // The tensor cores take half precision; attention_f32.cu has the same kernels for float.
 #ifndef element
 #define element bf16
@@ -14,8 +18,8 @@
 
 #include "attention.cuh"
 
-// Tiles of 16 rows that a warp owns, and the keys of a step. Two tiles keep the products from waiting for shared memory, as long as the
-// sums fit in registers; dropout waits for its random numbers anyway.
+// Tiles of 16 rows that a warp owns, and the keys of a step. Two tiles keep the products from waiting for shared memory, as long as
+// the sums fit in registers; dropout waits for its random numbers anyway.
 #ifndef ROW_TILES
 #define ROW_TILES (HEAD_DIM <= 128 && DROPOUT == 0 ? 2 : 1)
 #endif
@@ -56,8 +60,8 @@ constexpr int KEY_BYTES = OWN_KEYS * (D + DV) * 2;
 constexpr int ROW_STAGE_BYTES = ROW_STEP * ((D + DV) * 2 + 8) + DROPOUT * ROW_STEP * OWN_KEYS / 8;
 #define KEY_SHARED_BYTES (KEY_BYTES + 2 * ROW_STAGE_BYTES + (DOCUMENTS || PADDING) * OWN_KEYS * 4)
 
-// The dots of a warp's rows of o, which come from memory, and dO, which lies in a tile: to `delta`, 0 where there is no row. A row is read
-// by SPREAD lanes, as load_tile writes it.
+// The dots of a warp's rows of o, which come from memory, and d_o, which lies in a tile: to `delta`, 0 where there is no row. A row
+// is read by SPREAD lanes, as load_tile writes it.
 template <int COUNT, typename Row>
 __device__ __forceinline__ void row_dots(float* delta, const unsigned char* d_o_tile, int tile_row, Row row) {
     using T = Tile<DV>;
@@ -137,12 +141,12 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
     load(0, first_tile);
     copy_async_commit();
     copy_async_wait<0>();
-    __syncthreads();  // everyone's part of dO has come
+    __syncthreads();  // everyone's part of d_o has come
     row_dots<ROW_TILES * 16>(row_delta + warp_row, shared + ROWS * D * 2, warp_row, [&](int r) {
         const int row = row0 + warp_row + r;
         return row < rows.count ? o + rows.at(row, heads * VALUE_DIM, VALUE_DIM) : nullptr;
     });
-    __syncthreads();  // everyone's deltas are there
+    __syncthreads();  // everyone's deltas are there; of what follows, the barrier before the first product
     for (int r = threadIdx.x; r < ROWS; r += ROW_THREADS) {
         const bool inside = row0 + r < rows.count;
         row_lse[r] = inside ? lse[rows.first_row + row0 + r] * LOG2_E : 0.0f;
@@ -202,7 +206,7 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
                         const element* d_o,                     // [B T, heads VALUE_DIM]
                         const float* lse,                       // [B, kv_heads, T heads / kv_heads]
                         const float* delta,                     // [B, kv_heads, T heads / kv_heads]
-                        const int* document_ends,               // [B, T] one past the last token of each token's document, if DOCUMENTS
+                        const int* document_ends,               // [B, T] one past each token's document, if DOCUMENTS
                         const int* attention_mask,              // [B, T] 0 where a token is padding, if PADDING
                         const unsigned long long* philox_key,   // [1] if DROPOUT
                         const unsigned long long* sample_ids,   // [B] if DROPOUT
@@ -234,7 +238,8 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
             return row0 + r < rows.count ? d_o + rows.at(row0 + r, heads * VALUE_DIM, VALUE_DIM) : nullptr;
         });
         if (threadIdx.x < ROW_STEP) {
-            const long long row = rows.first_row + min(row0 + (int)threadIdx.x, rows.count - 1);  // those behind the last are masked
+            // Rows behind the last are masked: it stands in for them.
+            const long long row = rows.first_row + min(row0 + (int)threadIdx.x, rows.count - 1);
             copy_async_4(shared_address(lses(stage) + threadIdx.x), lse + row);
             copy_async_4(shared_address(lses(stage) + ROW_STEP + threadIdx.x), delta + row);
         }
@@ -296,7 +301,7 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
 #pragma unroll
                 for (int m = 0; m < KEY_TILES; m++) p[m][n][e] = exp2_fast(fmaf(p[m][n][e], scale * LOG2_E, -row_lse));
             }
-        // Which of the pairs are kept: bit m * 16 + h * 8 + lane / 4 of the word of a row.
+        // Whether row i of the tile keeps this lane's key of tile m, half h.
         auto kept = [&](int i, int m, int h) {
             const int key = warp_key + m * 16 + h * 8 + lane / 4;
             return keep(stage)[i * (OWN_KEYS / 32) + key / 32] >> key % 32 & 1;

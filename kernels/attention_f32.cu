@@ -1,8 +1,7 @@
-// Causal attention with grouped queries in plain loops, forward and backward, with the prototypes and the notation of
-// attention_forward.cu and attention_backward.cu: what these are checked against, and for element = float, which tensor cores do not
-// multiply. Every product and sum in float.
-// Bound by arithmetic, far from what the machine can do. A warp owns a row (attention.cuh), or in attention_backward_keys a key, and takes
-// the keys, or the rows, that it meets 32 at a time: a lane makes the dots of one, then all lanes add up columns.
+// Causal attention with grouped queries in plain loops, forward and backward, for element = float, which the tensor cores do not
+// multiply: the prototypes and formulas of attention_forward.cu and attention_backward.cu, every product and sum in float.
+// Bound by arithmetic, far from what the machine can do. A warp owns a row (attention.cuh), or in attention_backward_keys a key,
+// and takes the keys, or the rows, that it meets 32 at a time: a lane makes the dots of one, then all lanes add up columns.
 #include "attention.cuh"
 
 constexpr int WARPS = 4;
@@ -18,6 +17,7 @@ struct Columns {
     }
     // Adds weight times a row, for the row and weight of each lane in turn. Lanes without a row have weight 0.
     __device__ __forceinline__ void add(float weight, const element* row) {
+#pragma unroll 4
         for (int i = 0; i < WARP; i++) {
             const float w = __shfl_sync(ALL_LANES, weight, i);
             const element* r = reinterpret_cast<const element*>(__shfl_sync(ALL_LANES, reinterpret_cast<u64>(row), i));
@@ -36,6 +36,7 @@ template <int WIDTH>
 __device__ __forceinline__ float dot(const element* a, const element* b) {
     constexpr int SIZE = Vector<element>::SIZE;
     float sums[SIZE] = {};
+#pragma unroll 4
     for (int c = 0; c < WIDTH; c += SIZE) {
         const auto x = load_vector(a + c), y = load_vector(b + c);
 #pragma unroll
@@ -56,8 +57,8 @@ __device__ __forceinline__ float kept(const Dropout& dropout, int token, int hea
     return bits >= dropout.threshold ? kept_scale : 0.0f;
 }
 
-// launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, registers 80
-extern "C" __global__ void __launch_bounds__(THREADS)
+// launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 attention_forward(element* o,                             // [B T, heads VALUE_DIM]
                   float* lse,                             // [B, kv_heads, T heads / kv_heads]
                   const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
@@ -93,11 +94,12 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
         sum.add(p * kept(dropout, token, head, key, kept_scale), v + (token0 + key) * v_pitch + kv_head * VALUE_DIM);
     }
     sum.store(o + ((token0 + token) * heads + head) * VALUE_DIM, total == 0.0f ? 0.0f : 1.0f / total);
-    if (lane == 0) lse[((long long)sequence * kv_heads + kv_head) * T * group + row] = total == 0.0f ? -minus_infinity() : max + logf(total);
+    const long long at = ((long long)sequence * kv_heads + kv_head) * T * group + row;
+    if (lane == 0) lse[at] = total == 0.0f ? -minus_infinity() : max + logf(total);
 }
 
-// launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, registers 80
-extern "C" __global__ void __launch_bounds__(THREADS)
+// launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 attention_backward_queries(element* dq,                            // [B T, dq_pitch], heads HEAD_DIM of each row
                            float* delta,                           // [B, kv_heads, T heads / kv_heads]
                            const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
@@ -141,8 +143,8 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
     sum.store(dq + (token0 + token) * dq_pitch + head * HEAD_DIM, scale);
 }
 
-// launch: grid (ceil_div(T, WARPS), kv_heads, B), block THREADS, registers 96
-extern "C" __global__ void __launch_bounds__(THREADS)
+// launch: grid (ceil_div(T, WARPS), kv_heads, B), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 attention_backward_keys(element* dk,                            // [B T, dk_pitch], kv_heads HEAD_DIM of each row
                         element* dv,                            // [B T, dv_pitch], kv_heads VALUE_DIM of each row
                         const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
@@ -151,7 +153,7 @@ attention_backward_keys(element* dk,                            // [B T, dk_pitc
                         const element* d_o,                     // [B T, heads VALUE_DIM]
                         const float* lse,                       // [B, kv_heads, T heads / kv_heads]
                         const float* delta,                     // [B, kv_heads, T heads / kv_heads]
-                        const int* document_ends,               // [B, T] one past the last token of each token's document, if DOCUMENTS
+                        const int* document_ends,               // [B, T] one past each token's document, if DOCUMENTS
                         const int* attention_mask,              // [B, T] 0 where a token is padding, if PADDING
                         const unsigned long long* philox_key,   // [1] if DROPOUT
                         const unsigned long long* sample_ids,   // [B] if DROPOUT

@@ -1,12 +1,15 @@
-// Causal attention with grouped queries, forward.  q: [B T, heads D]   k: [B T, kv_heads D]   v: [B T, kv_heads DV]   o: [B T, heads DV]
+// Causal attention with grouped queries, forward.
+//   q: [B T, heads D]   k: [B T, kv_heads D]   v: [B T, kv_heads DV]   o: [B T, heads DV]   lse: [B, kv_heads, T heads / kv_heads]
 //   o = softmax(scale q k^T) v over the keys at or before each query, in its document, that are not padding
-//   lse[row] = log sum_j exp(scale q k_j): all that is kept for backward, beside q, k, v and o.  lse: [B, kv_heads, T group]
+//   lse = log sum_j exp(scale q k_j)
 // A query without keys gives o = 0 and lse = +infinity. Dropout: each probability times 0 or 1 / (1 - p), after the softmax.
+// Saved for backward: q, k, v, o and lse.
 // Bound by arithmetic: 2 (D + DV) operations for a pair of query and key; at small D by the exponentials, one a pair.
-// FlashAttention-2 (Dao 2023): a block owns ROWS rows (attention.cuh) and walks over the tiles of KEY_STEP keys up to the diagonal, under
-// a running maximum. K and V come by cp.async, one tile ahead. A warp owns 16 or 32 rows: of 32, each operand that it reads from shared
-// memory serves two products. Scores, probabilities and sums never leave registers. Only tiles on the diagonal, at the beginning of a
-// document or with padding are masked; those wholly outside are never read.
+//
+// FlashAttention-2 (Dao 2023): a block owns ROWS rows (attention.cuh) and walks over tiles of KEY_STEP keys up to the diagonal,
+// under a running maximum. K and V come by cp.async, one tile ahead. A warp owns 16 or 32 rows: of 32, each operand that it reads
+// from shared memory serves two products. Scores, probabilities and sums never leave registers. Only tiles on the diagonal, at the
+// beginning of a document or with padding are masked; those wholly outside are never read.
 // The tensor cores take half precision; attention_f32.cu has the same kernels for float.
 #ifndef element
 #define element bf16
@@ -35,8 +38,8 @@ constexpr int STAGE_BYTES = KV_BYTES + DROPOUT * ROWS * KEY_STEP / 8 + PADDING *
 #define SHARED_BYTES (Q_BYTES + 2 * STAGE_BYTES + DOCUMENTS * ROWS * 4)
 constexpr int BLOCKS = ROW_WARPS == 4 ? 2 : 1;
 
-// The scores of a warp and what the softmax of its rows knows so far. A lane holds rows lane / 4 and lane / 4 + 8 of each tile, and of
-// 8 keys 2 (lane % 4) and the next.
+// The scores of a warp and what the softmax of its rows knows so far. A lane holds rows lane / 4 and lane / 4 + 8 of each tile, and
+// of 8 keys 2 (lane % 4) and the next.
 struct Softmax {
     float sum[ROW_TILES][DV / 8][4];  // of values
     float max[ROW_TILES][2];          // of scores
@@ -79,7 +82,7 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
                   const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row
                   const element* k,                       // [B T, k_pitch], kv_heads HEAD_DIM of each row
                   const element* v,                       // [B T, v_pitch], kv_heads VALUE_DIM of each row
-                  const int* document_starts,             // [B, T] first token of each token's document, never falling; if DOCUMENTS
+                  const int* document_starts,             // [B, T] first token of each token's document, if DOCUMENTS
                   const int* attention_mask,              // [B, T] 0 where a token is padding; if PADDING
                   const unsigned long long* philox_key,   // [1] if DROPOUT
                   const unsigned long long* sample_ids,   // [B] if DROPOUT
@@ -156,12 +159,12 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
             const float total = warp_sum<4>(softmax.total[m][h]);
             const float factor = total == 0.0f ? 0.0f : (DROPOUT ? kept_scale : 1.0f) / total;
             const int row = row0 + warp_row + m * 16 + h * 8 + lane / 4;
-            if (row < rows.count && lane % 4 == 0)
-                lse[rows.first_row + row] = total == 0.0f ? -minus_infinity() : fmaf(softmax.max[m][h], scale, log2f(total) / LOG2_E);
+            const float own_lse = total == 0.0f ? -minus_infinity() : fmaf(softmax.max[m][h], scale, log2f(total) / LOG2_E);
+            if (row < rows.count && lane % 4 == 0) lse[rows.first_row + row] = own_lse;
 #pragma unroll
             for (int n = 0; n < DV / 8; n++) softmax.sum[m][n][h * 2] *= factor, softmax.sum[m][n][h * 2 + 1] *= factor;
         }
-    __syncthreads();  // nobody reads q any more: its place takes o
+    __syncthreads();  // no warp reads q any more: its place takes o
     store_rows<VALUE_DIM>(shared + warp_row * DV * 2, softmax.sum, 1.0f, [&](int r) {
         const int row = row0 + warp_row + r;
         return row < rows.count ? o + rows.at(row, heads * VALUE_DIM, VALUE_DIM) : nullptr;
