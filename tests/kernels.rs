@@ -21,7 +21,9 @@ fn every_case_passes() {
     let failed: Vec<String> = outcomes()
         .iter()
         .filter(|outcome| !outcome.pass())
-        .map(|o| format!("{} {} {} {}: {}", o.op, o.pass, o.shape, o.element, o.failures.join("\n  ")))
+        .map(|o| {
+            format!("{} {} {} {}: {}", o.op, o.pass, o.shape, o.element, [&o.failures[..], &o.waste[..]].concat().join("\n  "))
+        })
         .collect();
     assert!(failed.is_empty(), "{} cases fail\n{}", failed.len(), failed.join("\n"));
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Attention;
-use super::kernel::{self, Documents, Dropout, Extents, Gradients, Heads, Inputs, Masks, Saved, document_ends};
+use super::documents::document_ends;
+use super::kernel::{self, Documents, Dropout, Extents, Gradients, Heads, Inputs, Masks, Saved};
 use super::reference;
 use crate::gpu::ElementType;
 use crate::ops::dropout::DropoutMask;

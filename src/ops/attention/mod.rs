@@ -10,6 +10,8 @@
 mod backward;
 mod cached;
 pub mod cases;
+pub mod decode;
+pub mod documents;
 mod dropout;
 mod forward;
 pub mod kernel;

@@ -80,7 +80,15 @@ pub enum Traffic {
 
 /// Every case of every operation.
 pub fn all() -> Vec<Case> {
-    let tables = [super::rmsnorm::cases::cases(), super::attention::cases::cases()];
+    let tables = [
+        super::adamw::cases::cases(),
+        super::attention::cases::cases(),
+        super::attention::decode::cases::cases(),
+        super::gemv::cases::cases(),
+        super::moe::cases::cases(),
+        super::rmsnorm::cases::cases(),
+        super::sample::cases::cases(),
+    ];
     tables.into_iter().flatten().collect()
 }
 
