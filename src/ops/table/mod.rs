@@ -83,6 +83,7 @@ pub fn all() -> Vec<Case> {
     let tables = [
         super::adamw::cases::cases(),
         super::add::cases::cases(),
+        super::attention::cases::cases(),
         super::attention::decode::cases::cases(),
         super::convert::cases::cases(),
         super::cross_entropy::cases::cases(),
