@@ -49,6 +49,8 @@ pub enum Counter {
     Instructions,
     /// Warp instructions that read or write global memory.
     Accesses,
+    /// Warp instructions that read or write shared memory.
+    SharedAccesses,
     /// Passes over shared memory.
     Passes,
     /// Warps that wait at a barrier.
@@ -61,6 +63,7 @@ impl fmt::Display for Counter {
             Self::Sectors => "sectors",
             Self::Instructions => "instructions",
             Self::Accesses => "accesses to global memory",
+            Self::SharedAccesses => "accesses to shared memory",
             Self::Passes => "passes over shared memory",
             Self::Barriers => "barriers",
         })
@@ -74,6 +77,7 @@ impl Counter {
             Self::Sectors => counted.sectors,
             Self::Instructions => counted.instructions,
             Self::Accesses => counted.accesses,
+            Self::SharedAccesses => counted.shared_accesses,
             Self::Passes => counted.passes,
             Self::Barriers => counted.barriers,
         }

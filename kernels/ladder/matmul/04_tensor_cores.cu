@@ -1,7 +1,7 @@
 // y = x w^T (+ residual), rung 4: the products by the tensor cores. bf16 and half.
 //   x: [M, K]   w: [N, K]   y, residual: [M, N]
-// One mma.sync is 2048 products of a warp, where a fused multiply-add is 32: at least 8 times fewer instructions. A warp owns 16 x 64
-// of y; it reads its fragments from shared memory pair by pair, as mma.cuh lays them out.
+// One mma.sync makes 2048 products of a warp, where a fused multiply-add makes 32: 7.5 times fewer instructions in all. A warp owns
+// 16 x 64 of y; it reads its fragments from shared memory pair by pair, as mma.cuh lays them out.
 #ifndef element  // tensor cores do not multiply floats
 #define element bf16
 #endif
