@@ -80,7 +80,7 @@ pub enum Traffic {
 
 /// Every case of every operation.
 pub fn all() -> Vec<Case> {
-    let tables = [super::rmsnorm::cases::cases()];
+    let tables = [super::linear::cases::cases(), super::moe::grouped_linear::cases::cases(), super::rmsnorm::cases::cases()];
     tables.into_iter().flatten().collect()
 }
 
