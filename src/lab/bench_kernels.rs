@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::check::counters::Counted;
-use super::session::{Bench, Machine, Session};
+use super::session::{Bench, Machine, Session, lay_out};
 use crate::gpu::emulator::Settings;
 use crate::ops::table::{Case, Operands, Problem, Traffic};
 use crate::{Error, Result};
@@ -96,7 +96,7 @@ pub fn time(case: &Case, session: &Session, copy_bandwidth: Option<f64>) -> Resu
     }
     let bench = session.bench()?;
     bench.set(Settings { checked: false, log: true, ..Settings::default() });
-    let (operands, _) = bench.lay_out(&problem, case.element)?;
+    let (operands, _) = lay_out(bench.context(), &problem, case.element)?;
     let seconds = measure_problem(&bench, &problem, &operands)?;
     let bytes = problem.operands.iter().map(|operand| operand.traffic(case.element)).sum();
     let counted = bench.launches().map(|launches| Counted::new(&launches, &problem, case.element));

@@ -8,8 +8,8 @@ use std::fmt;
 
 use super::check::counters::Counted;
 use crate::Result;
-use crate::gpu::kernels::ladder::rmsnorm as norm;
-use crate::gpu::kernels::rmsnorm;
+use crate::gpu::kernels::ladder::{matmul as product, rmsnorm as norm};
+use crate::gpu::kernels::{matmul, rmsnorm};
 use crate::gpu::nvrtc::Source;
 use crate::gpu::{ElementType, Replacement};
 use crate::ops::table::Case;
@@ -85,7 +85,7 @@ impl Counter {
 }
 
 /// Every ladder.
-pub static LADDERS: &[Ladder] = &[RMSNORM];
+pub static LADDERS: &[Ladder] = &[LINEAR, RMSNORM];
 
 const fn first(title: &'static str, source: &'static Source<'static>) -> Rung {
     Rung { title, source, elements: &ElementType::ALL, improves: None }
@@ -109,6 +109,23 @@ const RMSNORM: Ladder = Ladder {
     ],
 };
 
+/// Tensor cores multiply these.
+const HALVES: &[ElementType] = &[ElementType::F16, ElementType::BF16];
+
+const LINEAR: Ladder = Ladder {
+    op: "linear",
+    pass: "forward",
+    shape: "512x512x256",
+    rungs: &[
+        first("a thread for each element", &product::_01_naive::SOURCE),
+        rung("tiles in shared memory", &product::_02_shared_tiles::SOURCE, Counter::Sectors, 130.0),
+        rung("4 x 4 elements a thread", &product::_03_register_tiles::SOURCE, Counter::Passes, 3.5),
+        rung("tensor cores", &product::_04_tensor_cores::SOURCE, Counter::Instructions, 7.5).of(HALVES),
+        rung("fragments by ldmatrix", &product::_05_ldmatrix::SOURCE, Counter::SharedAccesses, 3.0).of(HALVES),
+        rung("copies run ahead", &matmul::SOURCE, Counter::Barriers, 3.5),
+    ],
+};
+
 impl Ladder {
     /// Whether it is in this case that the rungs are compared.
     pub fn compares(&self, case: &Case) -> bool {
@@ -122,6 +139,11 @@ impl Ladder {
 }
 
 impl Rung {
+    /// In these types alone.
+    const fn of(self, elements: &'static [ElementType]) -> Self {
+        Self { elements, ..self }
+    }
+
     /// What stands in for the shipped kernel; nothing where it is that one.
     pub fn replacement(&self) -> Result<Option<Replacement>> {
         let stands_in = self.source.name.starts_with("kernels/ladder/");

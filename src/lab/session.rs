@@ -73,19 +73,20 @@ pub(super) struct Bench {
 pub(super) type HostBytes = BTreeMap<&'static str, Vec<u8>>;
 
 /// The bytes of every output after a run.
-pub(super) struct OutputBytes {
+pub struct OutputBytes {
     bytes: HostBytes,
     /// What was changed and should not have been.
     pub failures: Vec<String>,
 }
 
 impl OutputBytes {
-    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
+    /// An output's bytes, gaps between its rows included.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.bytes.get(name).map(Vec::as_slice)
     }
 
     /// The name of an output that has other bits.
-    pub(super) fn first_difference(&self, other: &Self) -> Option<&'static str> {
+    pub fn first_difference(&self, other: &Self) -> Option<&'static str> {
         self.bytes.iter().find(|(name, bytes)| other.bytes.get(*name) != Some(*bytes)).map(|(name, _)| *name)
     }
 }
@@ -134,49 +135,54 @@ impl Bench {
         &self.context
     }
 
-    /// The operands on the device, and the bytes that were copied there.
-    pub(super) fn lay_out(&self, problem: &Problem, element: ElementType) -> Result<(Operands<'_>, HostBytes)> {
-        let (device, stream) = (self.context.device(), self.context.stream());
-        let mut operands = Operands { context: &self.context, element, buffers: BTreeMap::new() };
-        let mut host = BTreeMap::new();
-        for operand in &problem.operands {
-            let bytes = operand.encode(element);
-            let buffer = device.allocate(operand.name, bytes.len())?;
-            // A workspace stays undefined: the emulator tells who reads what nobody wrote.
-            if operand.role != Role::Workspace {
-                device.copy_to_device(stream, buffer.all(), &bytes)?;
-            }
-            if operands.buffers.insert(operand.name, buffer).is_some() {
-                return Err(Error::Internal(format!("two operands `{}`", operand.name)));
-            }
-            host.insert(operand.name, bytes);
-        }
-        Ok((operands, host))
-    }
-
     /// Lays out the operands, launches, and reads the outputs back.
     pub(super) fn run(&self, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
-        let (device, stream) = (self.context.device(), self.context.stream());
-        let (operands, before) = self.lay_out(problem, element)?;
-        (problem.run)(&operands)?;
-        device.synchronize(stream)?;
-        let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
-        for operand in problem.operands.iter().filter(|operand| operand.role != Role::Workspace) {
-            let name = operand.name;
-            let Some(buffer) = operands.buffers.get(name) else { continue };
-            let mut bytes = vec![0; buffer.bytes()];
-            device.copy_to_host(stream, &mut bytes, buffer.all())?;
-            if operand.role == Role::Input {
-                if before.get(name) != Some(&bytes) {
-                    outputs.failures.push(format!("`{name}` is an input and was written"));
-                }
-                continue;
-            }
-            if !operand.gaps_are_untouched(&bytes, element) {
-                outputs.failures.push(format!("`{name}`: memory between its rows was written"));
-            }
-            outputs.bytes.insert(name, bytes);
-        }
-        Ok(outputs)
+        run(&self.context, problem, element)
     }
+}
+
+/// A problem's operands in the device's memory, and the bytes that were copied there.
+pub(super) fn lay_out<'a>(context: &'a Context, problem: &Problem, element: ElementType) -> Result<(Operands<'a>, HostBytes)> {
+    let (device, stream) = (context.device(), context.stream());
+    let mut operands = Operands { context, element, buffers: BTreeMap::new() };
+    let mut host = BTreeMap::new();
+    for operand in &problem.operands {
+        let bytes = operand.encode(element);
+        let buffer = device.allocate(operand.name, bytes.len())?;
+        // A workspace stays undefined: the emulator tells who reads what nobody wrote.
+        if operand.role != Role::Workspace {
+            device.copy_to_device(stream, buffer.all(), &bytes)?;
+        }
+        if operands.buffers.insert(operand.name, buffer).is_some() {
+            return Err(Error::Internal(format!("two operands `{}`", operand.name)));
+        }
+        host.insert(operand.name, bytes);
+    }
+    Ok((operands, host))
+}
+
+/// Lays a problem's operands out in the device's memory, launches its kernels, and reads outputs and inputs back.
+///
+/// # Errors
+/// What the device or the compiler says; on the emulator also what its checkers found.
+pub fn run(context: &Context, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+    let (device, stream) = (context.device(), context.stream());
+    let (operands, before) = lay_out(context, problem, element)?;
+    (problem.run)(&operands)?;
+    device.synchronize(stream)?;
+    let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
+    for operand in problem.operands.iter().filter(|operand| operand.role != Role::Workspace) {
+        let name = operand.name;
+        let Some(buffer) = operands.buffers.get(name) else { continue };
+        let mut bytes = vec![0; buffer.bytes()];
+        device.copy_to_host(stream, &mut bytes, buffer.all())?;
+        if operand.role == Role::Input {
+            if before.get(name) != Some(&bytes) {
+                outputs.failures.push(format!("`{name}` is an input and was written"));
+            }
+            continue;
+        }
+        outputs.bytes.insert(name, bytes);
+    }
+    Ok(outputs)
 }

@@ -9,6 +9,7 @@
 
 mod backward;
 mod cached;
+pub mod decode;
 mod dropout;
 mod forward;
 mod latent;

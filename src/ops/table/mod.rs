@@ -80,7 +80,16 @@ pub enum Traffic {
 
 /// Every case of every operation.
 pub fn all() -> Vec<Case> {
-    let tables = [super::linear::cases::cases(), super::moe::grouped_linear::cases::cases(), super::rmsnorm::cases::cases()];
+    let tables = [
+        super::adamw::cases::cases(),
+        super::attention::decode::cases::cases(),
+        super::gemv::cases::cases(),
+        super::linear::cases::cases(),
+        super::moe::cases::cases(),
+        super::moe::grouped_linear::cases::cases(),
+        super::rmsnorm::cases::cases(),
+        super::sample::cases::cases(),
+    ];
     tables.into_iter().flatten().collect()
 }
 

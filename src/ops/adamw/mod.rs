@@ -5,6 +5,9 @@
 //! `p ← p·(1 − lr·λ) − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + eps)`. Bound by memory: 7 elements a parameter.
 //! Not on the tape: nothing is differentiated through an update.
 
+pub mod cases;
+pub mod kernel;
+
 use rayon::prelude::*;
 
 use crate::cpu::vectorized;
