@@ -8,8 +8,8 @@ use std::fmt;
 
 use super::check::counters::Counted;
 use crate::Result;
-use crate::gpu::kernels::ladder::{matmul as product, rmsnorm as norm};
-use crate::gpu::kernels::{matmul, rmsnorm};
+use crate::gpu::kernels::ladder::{attention, matmul as product, rmsnorm as norm};
+use crate::gpu::kernels::{attention_forward, matmul, rmsnorm};
 use crate::gpu::nvrtc::Source;
 use crate::gpu::{ElementType, Replacement};
 use crate::ops::table::Case;
@@ -85,7 +85,7 @@ impl Counter {
 }
 
 /// Every ladder.
-pub static LADDERS: &[Ladder] = &[LINEAR, RMSNORM];
+pub static LADDERS: &[Ladder] = &[RMSNORM, LINEAR, ATTENTION];
 
 const fn first(title: &'static str, source: &'static Source<'static>) -> Rung {
     Rung { title, source, elements: &ElementType::ALL, improves: None }
@@ -123,6 +123,19 @@ const LINEAR: Ladder = Ladder {
         rung("tensor cores", &product::_04_tensor_cores::SOURCE, Counter::Instructions, 7.5).of(HALVES),
         rung("fragments by ldmatrix", &product::_05_ldmatrix::SOURCE, Counter::SharedAccesses, 3.0).of(HALVES),
         rung("copies run ahead", &matmul::SOURCE, Counter::Barriers, 3.5),
+    ],
+};
+
+const ATTENTION: Ladder = Ladder {
+    op: "attention",
+    pass: "forward",
+    shape: "1x512 8/2x64/64",
+    rungs: &[
+        first("a warp for each query", &attention::_01_naive::SOURCE),
+        rung("one walk over the keys", &attention::_02_one_walk::SOURCE, Counter::Sectors, 1.8),
+        rung("queries share keys and values", &attention::_03_shared_tiles::SOURCE, Counter::Sectors, 15.0),
+        rung("a lane for each key", &attention::_04_lane_per_key::SOURCE, Counter::Instructions, 2.4),
+        rung("tensor cores", &attention_forward::SOURCE, Counter::Instructions, 30.0),
     ],
 };
 

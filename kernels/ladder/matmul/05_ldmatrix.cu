@@ -41,8 +41,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     matmul_forward(element* y,               // [M, N], rows y_pitch apart
                    const element* x,         // [M, K], rows x_pitch apart
                    const element* w,         // [N, K]
-                   const element* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
-                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
+                   const element* residual,  // [M, N], rows residual_pitch apart; may be y
+                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch,
+                   int add) {  // 1: y = residual + x w^T, 0: y = x w^T
     __shared__ __align__(16) element x_tile[SIDE][PITCH], w_tile[SIDE][PITCH];
     const int m0 = blockIdx.y * SIDE, n0 = blockIdx.x * SIDE;
     const int warp_row = threadIdx.x / 32 * WARP_ROWS, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -72,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const int m = m0 + warp_row + g + i / 2 * 8, n = n0 + j * 8 + 2 * t + i % 2;
             if (m >= M || n >= N) continue;
             float v = sum[j][i];
-            if (residual) v = to_float(from_float<element>(v)) + to_float(residual[(long long)m * residual_pitch + n]);
+            if (add) v += to_float(residual[(long long)m * residual_pitch + n]);
             y[(long long)m * y_pitch + n] = from_float<element>(v);
         }
 }

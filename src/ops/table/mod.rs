@@ -82,6 +82,7 @@ pub enum Traffic {
 pub fn all() -> Vec<Case> {
     let tables = [
         super::adamw::cases::cases(),
+        super::attention::cases::cases(),
         super::attention::decode::cases::cases(),
         super::gemv::cases::cases(),
         super::linear::cases::cases(),
