@@ -3,7 +3,9 @@
 use super::tiling::{Layout, Tiling};
 use crate::Result;
 use crate::gpu::kernels::Call;
-use crate::gpu::kernels::matmul::{MatmulAddPartials, MatmulBackwardInput, MatmulBackwardWeight, MatmulForward, MatmulForwardToFloat};
+use crate::gpu::kernels::matmul::{
+    MatmulAddPartials, MatmulBackwardInput, MatmulBackwardWeight, MatmulForward, MatmulForwardToFloat,
+};
 use crate::gpu::kernels::matmul_swiglu::{MatmulSwigluBackward, MatmulSwigluForward};
 use crate::gpu::{Context, ElementSlice, ElementSliceMut, ElementType, Slice, SliceMut};
 
@@ -148,7 +150,8 @@ pub fn backward_input(
     let [dx_pitch, dy_pitch, residual_pitch] = layout.ints([dx.pitch, dy.pitch, residual.pitch])?;
     #[allow(non_snake_case)]
     let [M, N, K] = layout.ints([m, n, k])?;
-    let call = MatmulBackwardInput { dx: dx.at, dy: dy.at, w, residual: residual.at, M, N, K, dx_pitch, dy_pitch, residual_pitch, add };
+    let call =
+        MatmulBackwardInput { dx: dx.at, dy: dy.at, w, residual: residual.at, M, N, K, dx_pitch, dy_pitch, residual_pitch, add };
     launch(context, [m, k], Tiling::new(m, k, element, layout.aligned()), &call)
 }
 

@@ -108,7 +108,9 @@ impl Layout {
         let needed = if rows == 0 { 0 } else { (rows - 1).saturating_mul(pitch).saturating_add(cols) };
         if needed > held || (pitch < cols && rows > 1) {
             let op = self.op;
-            return Err(Error::device(format!("{op}: `{name}` has {held} elements, [{rows}, {cols}] with rows {pitch} apart takes {needed}")));
+            return Err(Error::device(format!(
+                "{op}: `{name}` has {held} elements, [{rows}, {cols}] with rows {pitch} apart takes {needed}"
+            )));
         }
         self.aligned &= memory.address().is_multiple_of(16) && (pitch * element.bytes()).is_multiple_of(16);
         Ok(())

@@ -183,9 +183,9 @@ fn backward_input(shape: Shape) -> Problem {
             let (dx, dy, w) = (on.activations_mut("dx")?, on.activations("dy")?, on.activations("w")?);
             kernel::backward_input(on.context(), extents, dx, dy, w, shape.on(on)?)
         }),
-        reference: Box::new(move |arithmetic, host| {
-            with_precision!(arithmetic, P => vec![("dx", widened(input_gradient::<P>(shape, host)))])
-        }),
+        reference: Box::new(
+            move |arithmetic, host| with_precision!(arithmetic, P => vec![("dx", widened(input_gradient::<P>(shape, host)))]),
+        ),
         flops: shape.flops(),
         traffic: shape.traffic(k, n, rows * k * shape.element.bytes()),
     }

@@ -126,7 +126,12 @@ pub fn swiglu_backward(
     let (tiling, max_tiles) = tiles.tiling(extents, w.element(), &layout)?;
     #[allow(non_snake_case)]
     let [max_tiles, N, I] = layout.ints([max_tiles, n, k])?;
-    launch(context, [rows, k], tiling, &GroupedMatmulSwigluBackward { d_gate_up, dy, w, gate_up, tiles: tiles.list, max_tiles, N, I })
+    launch(
+        context,
+        [rows, k],
+        tiling,
+        &GroupedMatmulSwigluBackward { d_gate_up, dy, w, gate_up, tiles: tiles.list, max_tiles, N, I },
+    )
 }
 
 /// `dy` [S, N], `x` [S, K], `offsets` [E + 1], where each expert's rows begin → `dw[e] = Σ_{r of e} dy[r]ᵀ·x[r]` [E, N, K], added to
@@ -168,10 +173,7 @@ impl Tiles<'_> {
 }
 
 /// The layout of matrices without gaps, each by its name, rows and columns.
-fn packed<const N: usize>(
-    element: ElementType,
-    matrices: [(&'static str, ElementSlice<'_>, usize, usize); N],
-) -> Result<Layout> {
+fn packed<const N: usize>(element: ElementType, matrices: [(&'static str, ElementSlice<'_>, usize, usize); N]) -> Result<Layout> {
     let mut layout = Layout::new(OP);
     for (name, matrix, rows, cols) in matrices {
         layout.add(name, matrix.view(), element, [rows, cols], cols)?;
