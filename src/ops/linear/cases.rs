@@ -81,6 +81,8 @@ pub fn cases() -> Vec<Case> {
     for (shape, spacing) in [([40, 72, 136], PACKED), ([40, 136, 152], SPACED), ([40, 1096, 1032], PACKED)] {
         add(&WEIGHT_GRADIENTS, shape, spacing, ElementType::BF16, false);
     }
+    // The ladder's: a naive kernel is done with it in seconds.
+    add(&[FORWARD], [512, 512, 256], PACKED, ElementType::BF16, true);
     add(&[FORWARD], [4096, 768, 512], PACKED, ElementType::BF16, true);
     add(&[ADD_FORWARD], [4096, 512, 1408], PACKED, ElementType::BF16, true);
     add(&[BACKWARD_INPUT], [4096, 768, 512], PACKED, ElementType::BF16, true);
