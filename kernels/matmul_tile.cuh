@@ -165,7 +165,8 @@ struct Operand {
     }
 };
 
-// acc += A B over the stage that begins at byte `stage`.  `copy()` starts the next copies, while the first fragments are on their way.
+// acc += A B over the stage that begins at byte `stage`.  `copy()` starts the next copies while the first fragments are on their
+// way.
 template <typename T>
 struct Multiply {
     template <typename A, typename B, typename Copy>
