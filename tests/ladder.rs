@@ -57,6 +57,7 @@ fn every_rung_improves_what_it_says() {
 
 #[test]
 fn every_file_is_a_rung_and_says_what_it_improves() {
+    assert_eq!(std::fs::read_dir("kernels/ladder").unwrap().count(), LADDERS.len());
     for ladder in LADDERS {
         let names: Vec<&str> = replacements(ladder).map(|rung| rung.source.name).collect();
         let folder = Path::new(names[0]).parent().unwrap();

@@ -173,8 +173,10 @@ fn print_line(title: &str, line: &Line, speedup: Option<f64>, compared: bool) {
         more += &format!("  {speedup:.2} times as fast");
     }
     say!("{title:52} {:>10} {gigabytes:>8.0} {teraflops:>8.2} {share:>8}{more}", micro(seconds.median));
-    if let (true, Some(Counted { sectors, accesses, instructions, passes, barriers, .. })) = (compared, &timing.counted) {
-        let memory = format!("{sectors} sectors by {accesses} accesses, {passes} passes over shared memory");
+    if let (true, Some(Counted { sectors, accesses, instructions, shared_accesses, passes, barriers, .. })) =
+        (compared, &timing.counted)
+    {
+        let memory = format!("{sectors} sectors by {accesses} accesses, {passes} passes over shared memory by {shared_accesses}");
         say!("    {instructions} instructions, {memory}, {barriers} barriers");
     }
 }

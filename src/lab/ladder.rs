@@ -8,8 +8,8 @@ use std::fmt;
 
 use super::check::counters::Counted;
 use crate::Result;
-use crate::gpu::kernels::ladder::rmsnorm as norm;
-use crate::gpu::kernels::rmsnorm;
+use crate::gpu::kernels::ladder::{attention, matmul as product, rmsnorm as norm};
+use crate::gpu::kernels::{attention_forward, matmul, rmsnorm};
 use crate::gpu::nvrtc::Source;
 use crate::gpu::{ElementType, Replacement};
 use crate::ops::table::Case;
@@ -49,6 +49,8 @@ pub enum Counter {
     Instructions,
     /// Warp instructions that read or write global memory.
     Accesses,
+    /// Warp instructions that read or write shared memory.
+    SharedAccesses,
     /// Passes over shared memory.
     Passes,
     /// Warps that wait at a barrier.
@@ -61,6 +63,7 @@ impl fmt::Display for Counter {
             Self::Sectors => "sectors",
             Self::Instructions => "instructions",
             Self::Accesses => "accesses to global memory",
+            Self::SharedAccesses => "accesses to shared memory",
             Self::Passes => "passes over shared memory",
             Self::Barriers => "barriers",
         })
@@ -74,6 +77,7 @@ impl Counter {
             Self::Sectors => counted.sectors,
             Self::Instructions => counted.instructions,
             Self::Accesses => counted.accesses,
+            Self::SharedAccesses => counted.shared_accesses,
             Self::Passes => counted.passes,
             Self::Barriers => counted.barriers,
         }
@@ -81,7 +85,7 @@ impl Counter {
 }
 
 /// Every ladder.
-pub static LADDERS: &[Ladder] = &[RMSNORM];
+pub static LADDERS: &[Ladder] = &[RMSNORM, LINEAR, ATTENTION];
 
 const fn first(title: &'static str, source: &'static Source<'static>) -> Rung {
     Rung { title, source, elements: &ElementType::ALL, improves: None }
@@ -105,6 +109,36 @@ const RMSNORM: Ladder = Ladder {
     ],
 };
 
+/// Tensor cores multiply these.
+const HALVES: &[ElementType] = &[ElementType::F16, ElementType::BF16];
+
+const LINEAR: Ladder = Ladder {
+    op: "linear",
+    pass: "forward",
+    shape: "512x512x256",
+    rungs: &[
+        first("a thread for each element", &product::_01_naive::SOURCE),
+        rung("tiles in shared memory", &product::_02_shared_tiles::SOURCE, Counter::Sectors, 130.0),
+        rung("4 x 4 elements a thread", &product::_03_register_tiles::SOURCE, Counter::Passes, 3.5),
+        rung("tensor cores", &product::_04_tensor_cores::SOURCE, Counter::Instructions, 7.5).of(HALVES),
+        rung("fragments by ldmatrix", &product::_05_ldmatrix::SOURCE, Counter::SharedAccesses, 3.0).of(HALVES),
+        rung("copies run ahead", &matmul::SOURCE, Counter::Barriers, 3.5),
+    ],
+};
+
+const ATTENTION: Ladder = Ladder {
+    op: "attention",
+    pass: "forward",
+    shape: "1x512 8/2x64/64",
+    rungs: &[
+        first("a warp for each query", &attention::_01_naive::SOURCE),
+        rung("one walk over the keys", &attention::_02_one_walk::SOURCE, Counter::Sectors, 1.8),
+        rung("queries share keys and values", &attention::_03_shared_tiles::SOURCE, Counter::Sectors, 15.0),
+        rung("a lane for each key", &attention::_04_lane_per_key::SOURCE, Counter::Instructions, 2.4),
+        rung("tensor cores", &attention_forward::SOURCE, Counter::Instructions, 30.0),
+    ],
+};
+
 impl Ladder {
     /// Whether it is in this case that the rungs are compared.
     pub fn compares(&self, case: &Case) -> bool {
@@ -118,6 +152,11 @@ impl Ladder {
 }
 
 impl Rung {
+    /// In these types alone.
+    const fn of(self, elements: &'static [ElementType]) -> Self {
+        Self { elements, ..self }
+    }
+
     /// What stands in for the shipped kernel; nothing where it is that one.
     pub fn replacement(&self) -> Result<Option<Replacement>> {
         let stands_in = self.source.name.starts_with("kernels/ladder/");

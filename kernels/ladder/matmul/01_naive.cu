@@ -11,14 +11,15 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE)
     matmul_forward(element* y,               // [M, N], rows y_pitch apart
                    const element* x,         // [M, K], rows x_pitch apart
                    const element* w,         // [N, K]
-                   const element* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
-                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
+                   const element* residual,  // [M, N], rows residual_pitch apart; may be y
+                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch,
+                   int add) {  // 1: y = residual + x w^T, 0: y = x w^T
     const int m = blockIdx.y * SIDE + threadIdx.y, n = blockIdx.x * SIDE + threadIdx.x;
     if (m >= M || n >= N) return;
     const element* row = x + (long long)m * x_pitch;
     const element* column = w + (long long)n * K;
     float sum = 0.0f;
     for (int k = 0; k < K; k++) sum = fmaf(to_float(row[k]), to_float(column[k]), sum);
-    if (residual) sum = to_float(from_float<element>(sum)) + to_float(residual[(long long)m * residual_pitch + n]);
+    if (add) sum += to_float(residual[(long long)m * residual_pitch + n]);
     y[(long long)m * y_pitch + n] = from_float<element>(sum);
 }

@@ -1,7 +1,7 @@
 // y = x w^T (+ residual), rung 5: fragments by ldmatrix. bf16 and half.
 //   x: [M, K]   w: [N, K]   y, residual: [M, N]
-// One instruction brings four 8 x 8 matrices to the places where mma.sync wants them, where there were four loads with an address each:
-// at least 4 times fewer accesses to shared memory. The rows of 80 bytes let the 8 rows of a matrix lie in different banks.
+// One instruction brings four 8 x 8 matrices to the places where mma.sync wants them, where there were four loads: 3 times fewer
+// accesses to shared memory. Lanes 8 i to 8 i + 7 point to the rows of matrix i; with 80 bytes a row, these lie in different banks.
 #ifndef element  // tensor cores do not multiply floats
 #define element bf16
 #endif
@@ -41,11 +41,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     matmul_forward(element* y,               // [M, N], rows y_pitch apart
                    const element* x,         // [M, K], rows x_pitch apart
                    const element* w,         // [N, K]
-                   const element* residual,  // [M, N], rows residual_pitch apart; may be y; null: nothing is added
-                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch) {
+                   const element* residual,  // [M, N], rows residual_pitch apart; may be y
+                   int M, int N, int K, int y_pitch, int x_pitch, int residual_pitch,
+                   int add) {  // 1: y = residual + x w^T, 0: y = x w^T
     __shared__ __align__(16) element x_tile[SIDE][PITCH], w_tile[SIDE][PITCH];
     const int m0 = blockIdx.y * SIDE, n0 = blockIdx.x * SIDE;
     const int warp_row = threadIdx.x / 32 * WARP_ROWS, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    // The quarters of a's 16 x 16 are down, then across; those of 16 rows of w are b0 and b1 of the first 8, then of the others.
+    const u32 a_at = shared_address(&x_tile[warp_row + lane % 16][lane / 16 * 8]);
+    const u32 b_at = shared_address(&w_tile[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 8]);
     float sum[SIDE / 8][4] = {};
     for (int k0 = 0; k0 < K; k0 += STEP) {
         load(x_tile, x, m0, k0, M, K, x_pitch);
@@ -54,10 +58,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int k = 0; k < STEP; k += 16) {
             u32 a[4], b[SIDE / 16][4];
-            ldmatrix_x4(a, shared_address(&x_tile[warp_row + lane % 16][k + lane / 16 * 8]));
+            ldmatrix_x4(a, a_at + k * 2);
 #pragma unroll
-            for (int j = 0; j < SIDE / 16; j++)  // 16 rows of w: the quarters are b0 and b1 of the first 8, then of the others
-                ldmatrix_x4(b[j], shared_address(&w_tile[j * 16 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]));
+            for (int j = 0; j < SIDE / 16; j++) ldmatrix_x4(b[j], b_at + (j * 16 * PITCH + k) * 2);
 #pragma unroll
             for (int j = 0; j < SIDE / 8; j++) mma_m16n8k16<element>(sum[j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
         }
@@ -70,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const int m = m0 + warp_row + g + i / 2 * 8, n = n0 + j * 8 + 2 * t + i % 2;
             if (m >= M || n >= N) continue;
             float v = sum[j][i];
-            if (residual) v = to_float(from_float<element>(v)) + to_float(residual[(long long)m * residual_pitch + n]);
+            if (add) v += to_float(residual[(long long)m * residual_pitch + n]);
             y[(long long)m * y_pitch + n] = from_float<element>(v);
         }
 }

@@ -37,6 +37,8 @@ pub struct Counted {
     pub instructions: u64,
     /// Those of them that read or write global memory.
     pub accesses: u64,
+    /// Those that read or write shared memory.
+    pub shared_accesses: u64,
     /// Passes over shared memory.
     pub passes: u64,
     /// Warps that waited at barriers, each time counted.
@@ -73,7 +75,7 @@ impl Counted {
     pub fn new(launches: &[Launched], problem: &Problem, element: ElementType) -> Self {
         let bytes: u64 = problem.operands.iter().map(|operand| operand.traffic(element)).sum();
         let (mut distinct, mut sectors, mut instructions, mut accesses) = (0, 0, 0, 0);
-        let (mut passes, mut ideal, mut barriers) = (0, 0, 0);
+        let (mut shared_accesses, mut passes, mut ideal, mut barriers) = (0, 0, 0, 0);
         for launched in launches {
             let (read, written) = launched.report.counters.distinct_sectors();
             let total = launched.report.counters.total();
@@ -82,6 +84,7 @@ impl Counted {
             instructions += total.warps;
             let of = |class| launched.report.counters.classes.get(&class).map_or(0, |tally| tally.warps);
             accesses += of(Class::Global);
+            shared_accesses += of(Class::Shared);
             barriers += of(Class::Barrier);
             passes += total.wavefronts;
             ideal += total.ideal_wavefronts;
@@ -96,6 +99,7 @@ impl Counted {
             sectors,
             instructions,
             accesses,
+            shared_accesses,
             passes,
             barriers,
             wavefronts: if ideal == 0 { 1.0 } else { passes as f64 / ideal as f64 },

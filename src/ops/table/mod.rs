@@ -82,20 +82,34 @@ pub enum Traffic {
 pub fn all() -> Vec<Case> {
     let tables = [
         super::adamw::cases::cases(),
+        super::add::cases::cases(),
         super::attention::cases::cases(),
         super::attention::decode::cases::cases(),
+        super::convert::cases::cases(),
+        super::cross_entropy::cases::cases(),
+        super::dropout::cases::cases(),
+        super::embedding::cases::cases(),
+        super::gated::cases::cases(),
         super::gemv::cases::cases(),
+        super::linear::cases::cases(),
         super::moe::cases::cases(),
+        super::moe::grouped_linear::cases::cases(),
+        super::reduce::cases::cases(),
         super::rmsnorm::cases::cases(),
+        super::rope::cases::cases(),
         super::sample::cases::cases(),
     ];
     tables.into_iter().flatten().collect()
 }
 
-/// Standard normal values that depend on `seed`.
+/// Values before [`normal`] begins anew: a prime, so that no row of a matrix is another's copy.
+const PERIOD: usize = 1_048_573;
+
+/// Standard normal values that depend on `seed`; of very many, the same million again and again.
 pub fn normal(len: usize, seed: u64) -> Vec<f64> {
     let philox = Philox::new(seed);
-    (0..len as u64).map(|i| philox.normal(i)).collect()
+    let values: Vec<f64> = (0..len.min(PERIOD) as u64).map(|i| philox.normal(i)).collect();
+    values.iter().copied().cycle().take(len).collect()
 }
 
 /// Numbers as they are written to outputs.
