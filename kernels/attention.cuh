@@ -194,8 +194,8 @@ __device__ __forceinline__ void store_rows(unsigned char* tile, const float (&su
     }
 }
 
-// real[w], bit i: whether key 32 w + i of a tile is real, given the mask from its first one on, up to the last of the sequence; later
-// ones count as padding. A warp makes a word.
+// real[w], bit i: whether key 32 w + i of a tile is real, given the mask from its first one on, up to the last of the sequence;
+// later ones count as padding. A warp makes a word.
 template <int KEYS>
 __device__ __forceinline__ void find_real(u32* real, const int* mask, int count) {
     const int w = threadIdx.x / WARP, key = threadIdx.x;
