@@ -210,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // launch: grid P, block THREADS, registers HELD > 8 ? 160 : 96
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)  // one block is enough: else the assembler spills for the sake of a third
     head_norm_rope_backward(element* dx,            // [R, H * D]; may be dy
                             float* partial,         // [P, 2, D]: of w_q and w_k
                             const element* dy,      // [R, H * D]
