@@ -1,10 +1,16 @@
-//! The fault suite: correct kernels give no finding in any order, and every fault in them is found or explained. Also that the
-//! corpus of kernels is well formed, and that its comparisons see a wrong result.
+//! The fault suite: correct kernels give no finding in any order, and every fault in them is found or explained: in kernels that are
+//! there to try the emulator (the corpus), and in those that we ship. Also that the corpus is well formed, and that its comparisons
+//! see a wrong result.
+//!
+//! There are more faults in our own kernels than time allows to try. `FAULTS=rmsnorm cargo test --test faults ours` tries all those
+//! in `kernels/rmsnorm.cu`.
 
 #[path = "emulator/corpus/mod.rs"]
 mod corpus;
 #[path = "emulator/equivalent.rs"]
 mod equivalent;
+#[path = "emulator/ours/mod.rs"]
+mod ours;
 #[path = "emulator/run.rs"]
 mod run;
 #[path = "emulator/shadow.rs"]
@@ -15,11 +21,11 @@ mod suite;
 use std::collections::HashSet;
 
 use corpus::{Arch, Argument, Case, Contents, Expected, Launch, Swizzle};
-use equivalent::Equivalents;
+use equivalent::{CORPUS, Equivalents, OURS};
 use ferromind::gpu::nvrtc::{Compiler, Options, Source};
 use ptx_emulator::Order;
 use rayon::prelude::*;
-use run::{Conditions, Outcome, run};
+use run::{Conditions, Execute, Outcome};
 use suite::{ENOUGH, Subject, Table};
 
 /// The cases with their PTX, compiled to machine code too, for the assembler alone checks inline PTX.
@@ -39,17 +45,23 @@ fn compiled() -> Vec<(Case, String)> {
     corpus::all().into_par_iter().map(compile).collect()
 }
 
+/// A case of the corpus as a subject of faults.
+fn subject<'a>(case: &'a Case, ptx: &str) -> Subject<'a> {
+    let kernels = case.launches.iter().map(|launch| launch.kernel.to_owned());
+    Subject::new(case.name, ptx, kernels, [case as &dyn Execute]).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name))
+}
+
 /// Outputs do not depend on the order in which blocks and warps run, to the bit.
 #[test]
 fn intact_kernels_are_right_and_without_findings() {
     compiled().par_iter().for_each(|(case, ptx)| {
-        let subject = Subject::new(case, ptx).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
+        let subject = subject(case, ptx);
         let natural = Conditions { order: Order::Natural, max_instructions: ENOUGH, workers: 2 };
-        let outcome = run(case, &subject.program, natural).outcome;
+        let outcome = case.run(&subject.program, natural).outcome;
         assert!(matches!(outcome, Outcome::Right(_)), "{}: {outcome:?}", case.name);
         for seed in 1..=8 {
             let seeded = Conditions { order: Order::Seeded(seed), ..natural };
-            assert_eq!(run(case, &subject.program, seeded).outcome, outcome, "{} in order {seed}", case.name);
+            assert_eq!(case.run(&subject.program, seeded).outcome, outcome, "{} in order {seed}", case.name);
         }
     });
 }
@@ -57,13 +69,36 @@ fn intact_kernels_are_right_and_without_findings() {
 /// Prints how many faults of each kind there are, and what became of them.
 #[test]
 fn every_fault_is_found_or_explained() {
-    let mut equivalents = Equivalents::new();
+    let mut equivalents = Equivalents::new(CORPUS);
     let mut table = Table::default();
     let mut unexplained = Vec::new();
     for (case, ptx) in &compiled() {
-        let subject = Subject::new(case, ptx).unwrap_or_else(|wrong| panic!("{}: {wrong}", case.name));
-        unexplained.extend(table.add(&subject, &mut equivalents));
+        unexplained.extend(table.add(&subject(case, ptx), u64::MAX, &mut equivalents, |_| None));
     }
+    conclude(&table, &unexplained, &equivalents);
+}
+
+/// The same for the kernels that we ship, in cases of the operations' table: of a large kernel a sample of its faults.
+#[test]
+fn every_fault_of_ours_is_found_or_explained() {
+    let chosen = std::env::var("FAULTS").ok();
+    let effort = if chosen.is_some() { u64::MAX } else { ours::EFFORT };
+    let mut equivalents = Equivalents::new(OURS);
+    let mut table = Table::default();
+    let mut unexplained = Vec::new();
+    for file in ours::files(chosen.as_deref()) {
+        let executions = file.replays.iter().map(|replay| replay as &dyn Execute);
+        let subject = Subject::new(&file.name, &file.ptx, file.kernels(), executions);
+        let subject = subject.unwrap_or_else(|wrong| panic!("{}: {wrong}", file.name));
+        unexplained.extend(table.add(&subject, effort, &mut equivalents, ours::source));
+    }
+    if let Some(chosen) = &chosen {
+        equivalents.keep(chosen);
+    }
+    conclude(&table, &unexplained, &equivalents);
+}
+
+fn conclude(table: &Table, unexplained: &[String], equivalents: &Equivalents) {
     println!("{table}");
     assert!(unexplained.is_empty(), "faults that nobody found:\n{}", unexplained.join("\n"));
     assert_eq!(equivalents.stale(), Vec::<&str>::new(), "entries of the list that explain nothing");

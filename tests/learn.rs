@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use ferromind::lab::ladder::LADDERS;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -51,8 +52,14 @@ fn commands(page: &str) -> Vec<Vec<String>> {
 #[test]
 fn a_kernel_without_a_gpu_shows_what_its_commands_print() {
     let page = include_str!("../learn/02-a-kernel-without-a-gpu.md");
+    assert_eq!(strangers(page, &printed(page, 7)), Vec::<&str>::new());
+    assert!(blocks(page).len() >= 7);
+}
+
+/// What a page's commands print, of which there are so many; some find what they are there to find.
+fn printed(page: &str, number: usize) -> String {
     let commands = commands(page);
-    assert_eq!(commands.len(), 7, "each section has its command");
+    assert_eq!(commands.len(), number, "each section has its command");
     let mut output = String::new();
     for command in commands {
         let run = Command::new(env!("CARGO_BIN_EXE_ferromind")).args(&command).current_dir(env!("CARGO_MANIFEST_DIR")).output();
@@ -61,9 +68,31 @@ fn a_kernel_without_a_gpu_shows_what_its_commands_print() {
         output += &String::from_utf8(run.stdout).unwrap();
     }
     // Findings hold the kernel's path as the compiler saw it.
-    let output = output.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
-    assert_eq!(strangers(page, &output), Vec::<&str>::new());
-    assert!(blocks(page).len() >= 7);
+    output.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "")
+}
+
+#[test]
+fn a_kernel_of_your_own_shows_what_its_commands_print() {
+    let page = include_str!("../learn/04-your-own-kernel.md");
+    assert_eq!(strangers(page, &printed(page, 6)), Vec::<&str>::new());
+    assert_eq!(blocks(page).len(), 6);
+}
+
+#[test]
+fn ladders_shows_what_its_command_prints() {
+    let page = include_str!("../learn/05-ladders.md");
+    assert_eq!(strangers(page, &printed(page, 1)), Vec::<&str>::new());
+    assert_eq!(blocks(page).len(), LADDERS.len());
+    for rung in LADDERS.iter().flat_map(|ladder| ladder.rungs) {
+        assert!(page.contains(&format!("(../{})", rung.source.name)), "{} has no link", rung.source.name);
+        let Some((counter, factor)) = rung.improves else { continue };
+        let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            text.contains(&format!("**{factor} times fewer {counter}**")),
+            "{}: {factor} times fewer {counter}",
+            rung.source.name
+        );
+    }
 }
 
 /// Runs the program in `dir`; what it prints.

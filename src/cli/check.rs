@@ -1,33 +1,29 @@
 //! `ferromind lab check`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
-use ferromind::gpu::{DeviceKind, Replacement};
+use ferromind::gpu::DeviceKind;
+use ferromind::lab::check::beside::{Beside, Difference, compare};
 use ferromind::lab::check::{Outcome, Session, check, table as markdown};
-use ferromind::ops::table::{self, Case};
+use ferromind::ops::table;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::say;
+use super::selection::Selection;
 
 /// Run every kernel against its f64 reference; exit status 1 where one falls short
 #[derive(Args)]
 pub struct Flags {
-    /// emulator, cuda or cuda:N
-    #[arg(long, default_value = "emulator")]
-    device: DeviceKind,
-    /// Only this operation; may be given several times [default: all]
-    #[arg(long, value_name = "NAME")]
-    op: Vec<String>,
-    /// Your own kernels: a .cu file whose entry points stand in for ours of the same names
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
-    /// Only cases whose line has this text, such as 513x64, backward or bf16
-    #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
+    /// On a GPU: run every case on the emulator too, and tell how many bits differ
+    #[arg(long)]
+    beside_emulator: bool,
     /// Write the counters of the measured cases into a Markdown file, between the marks that are there
     #[arg(long, value_name = "FILE", conflicts_with_all = ["op", "only", "kernel"])]
     write_table: Option<PathBuf>,
@@ -38,35 +34,42 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let replacement = flags.kernel.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Ok::<_, anyhow::Error>(Replacement::new(&path.display().to_string(), text)?)
-    });
-    let replacement = replacement.transpose()?;
+    let Flags { selection, beside_emulator, write_table: readme, json } = flags;
+    if beside_emulator && selection.device == DeviceKind::Emulator {
+        anyhow::bail!("--beside-emulator compares a GPU with the emulator: choose it by --device cuda");
+    }
+    let replacement = selection.replacement()?;
     let table = table::all();
-    let cases = chosen(&table, &flags)?;
-    let session = Session::new(flags.device, replacement.clone())?;
+    let cases = selection.cases(&table)?;
+    let session = Session::new(selection.device, replacement.clone())?;
     let bar =
         ProgressBar::new(cases.len() as u64).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed}")?);
     let mut outcomes = check(&cases, &session, |_| bar.inc(1));
     bar.finish_and_clear();
+    let mut beside = Vec::new();
+    if beside_emulator {
+        let emulator = Session::new(DeviceKind::Emulator, replacement.clone())?;
+        beside = compare(&cases, &outcomes, &session, &emulator)?;
+    }
     if let Some(replacement) = &replacement {
         outcomes.retain(|outcome| outcome.replaced);
         if outcomes.is_empty() {
-            let has: Vec<&str> = replacement.kernels().collect();
-            let of = if flags.op.is_empty() { "any operation".to_owned() } else { flags.op.join(", ") };
-            bail!("no case of {of} launches a kernel of this file, which has {}", has.join(", "));
+            return Err(selection.nothing_launched(replacement));
         }
     }
-    if let Some(path) = &flags.write_table {
+    if let Some(path) = &readme {
         write_table(path, &outcomes)?;
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.pass()).count();
-    if !flags.json {
+    if !json {
         print_table(&outcomes);
-        say!("{} of {} cases pass on {}", outcomes.len() - failed, outcomes.len(), flags.device);
+        print_differences(&beside);
+        say!("{} of {} cases pass on {}", outcomes.len() - failed, outcomes.len(), selection.device);
     }
-    say!("{}", json!({ "device": flags.device.to_string(), "pass": failed == 0, "failed": failed, "cases": outcomes }));
+    say!(
+        "{}",
+        json!({ "device": selection.device.to_string(), "pass": failed == 0, "failed": failed, "cases": outcomes, "beside_emulator": beside })
+    );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -77,22 +80,19 @@ fn write_table(path: &Path, outcomes: &[Outcome]) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-fn chosen<'a>(table: &'a [Case], flags: &Flags) -> anyhow::Result<Vec<&'a Case>> {
-    let mut ops: Vec<&str> = table.iter().map(|case| case.op).collect();
-    ops.dedup();
-    if let Some(unknown) = flags.op.iter().find(|op| !ops.contains(&op.as_str())) {
-        bail!("no operation `{unknown}`: there are {}", ops.join(", "));
+/// Outputs that are not the emulator's to the bit.
+fn print_differences(beside: &[Beside]) {
+    for Beside { op, pass, shape, element, outputs } in beside {
+        for Difference { name, elements, different, max, scale } in outputs.iter().filter(|output| output.different > 0) {
+            say!(
+                "{op} {pass} {shape} {element}: `{name}`: {different} of {elements} differ, by {max:.1e} at most, of up to {scale:.1e}"
+            );
+        }
     }
-    let line = |case: &Case| format!("{} {} {} {}", case.op, case.pass, case.shape, case.element);
-    let wanted = |case: &&Case| {
-        (flags.op.is_empty() || flags.op.iter().any(|op| op == case.op))
-            && flags.only.as_ref().is_none_or(|text| line(case).contains(text.as_str()))
-    };
-    let cases: Vec<&Case> = table.iter().filter(wanted).collect();
-    if cases.is_empty() {
-        bail!("no case has `{}` in its line", flags.only.as_deref().unwrap_or_default());
+    if !beside.is_empty() {
+        let equal = beside.iter().filter(|beside| beside.differing().next().is_none()).count();
+        say!("{equal} of {} cases are the emulator's to the bit", beside.len());
     }
-    Ok(cases)
 }
 
 fn print_table(outcomes: &[Outcome]) {
@@ -110,6 +110,7 @@ fn print_table(outcomes: &[Outcome]) {
         "bound",
         "roofline"
     );
+    let mut said = HashSet::new();
     for outcome in outcomes {
         let Outcome { op, pass, shape, element, .. } = outcome;
         let verdict = if outcome.pass() { "ok" } else { "FAIL" };
@@ -119,6 +120,10 @@ fn print_table(outcomes: &[Outcome]) {
             format!("{:>9.3} {:>9.3} {:>6.3} {:>9} {:>9}", c.distinct, c.requested, c.wavefronts, micro(c.bound), micro(c.roofline))
         });
         say!("{verdict:4} {op:18} {pass:22} {shape:24} {element:5} {worst:>16} {}", counted.unwrap_or_default());
-        outcome.failures.iter().for_each(|failure| say!("       {}", failure.replace('\n', "\n       ")));
+        for failure in outcome.failures.iter().chain(&outcome.waste) {
+            // A compiler's log need not be read twice.
+            let text = if said.insert(failure) || !failure.contains('\n') { failure } else { "the same again" };
+            say!("       {}", text.replace('\n', "\n       "));
+        }
     }
 }

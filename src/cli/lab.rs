@@ -14,6 +14,7 @@ use super::say;
 pub enum Command {
     /// Run every kernel against its f64 reference; exit status 1 where one falls short
     Check(super::check::Flags),
+    Bench(super::bench_kernels::Flags),
     /// Compare loss, logits, gradients and greedy tokens with golden data, by name; exit status 1 where any falls short
     Golden {
         /// Directories with config.json, model.safetensors and golden.safetensors
@@ -35,6 +36,7 @@ pub enum Command {
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     let (dirs, device, dtype, json) = match command {
         Command::Check(flags) => return super::check::run(flags),
+        Command::Bench(flags) => return super::bench_kernels::run(flags),
         Command::Golden { dirs, device, dtype, json } => (dirs, device, dtype, json),
     };
     let element = if dtype == "float64" { DType::F64 } else { DType::F32 };

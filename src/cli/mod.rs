@@ -1,6 +1,7 @@
 //! The commands, one file each: they parse, print and call the library.
 
 mod bench;
+mod bench_kernels;
 mod check;
 mod data;
 mod emulate;
@@ -12,6 +13,7 @@ mod lab;
 mod learn;
 mod pretrain;
 mod rope;
+mod selection;
 mod tokenizer;
 
 use std::process::ExitCode;

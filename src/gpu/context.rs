@@ -101,12 +101,14 @@ impl Replacement {
         if kernels.is_empty() {
             return Err(Error::config(format!("{name}: no kernel (`extern \"C\" __global__ void name(…)`)")));
         }
+        let shipped = shipped()?;
         for kernel in &kernels {
-            let ours = ours(&kernel.name)?
-                .ok_or_else(|| place(kernel.line, format!("none of our kernels is called `{}`", kernel.name)))?;
+            let Some(ours) = shipped.iter().find(|ours| ours.name == kernel.name) else {
+                return Err(place(kernel.line, unknown(&kernel.name, &shipped)));
+            };
             let types = |of: &Prototype| of.parameters.iter().map(|p| p.kind).collect::<Vec<Kind>>();
-            if types(kernel) != types(&ours) {
-                let (yours, expected) = (signature(kernel), signature(&ours));
+            if types(kernel) != types(ours) {
+                let (yours, expected) = (signature(kernel), signature(ours));
                 let message = format!("`{}` has other parameters than ours\nyours: {yours}\nours:  {expected}", kernel.name);
                 return Err(place(kernel.line, message));
             }
@@ -124,14 +126,20 @@ impl Replacement {
     }
 }
 
-/// Our kernel of this name, wherever it stands.
-fn ours(name: &str) -> Result<Option<Prototype>> {
-    for source in kernels::SOURCES {
-        if let Some(kernel) = prototypes(source)?.into_iter().find(|kernel| kernel.name == name) {
-            return Ok(Some(kernel));
-        }
-    }
-    Ok(None)
+/// All kernels of ours; the ladders' rungs stand in for them.
+fn shipped() -> Result<Vec<Prototype>> {
+    let files = kernels::SOURCES.iter().filter(|source| !source.name.starts_with("kernels/ladder/"));
+    let kernels: Vec<Vec<Prototype>> = files.map(|source| prototypes(source)).collect::<Result<_>>()?;
+    Ok(kernels.concat())
+}
+
+/// That none of ours is called so, and which begin alike.
+fn unknown(name: &str, shipped: &[Prototype]) -> String {
+    let word = |name: &str| name.split('_').next().map(str::to_owned);
+    let mut alike: Vec<&str> = shipped.iter().map(|ours| ours.name.as_str()).filter(|ours| word(ours) == word(name)).collect();
+    alike.dedup();
+    let there_are = if alike.is_empty() { String::new() } else { format!(": there are {}", alike.join(", ")) };
+    format!("none of our kernels is called `{name}`{there_are}")
 }
 
 fn prototypes(source: &Source<'_>) -> Result<Vec<Prototype>> {

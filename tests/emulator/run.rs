@@ -1,4 +1,4 @@
-//! Cases of the corpus on the emulator.
+//! Subjects of faults on the emulator: what it is to run one, and how the corpus's cases do.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub enum Outcome {
     Finding(Kind, String),
     /// An output differs from what it should be, or an input was changed.
     Wrong(String),
+    /// An output has other bits than before, though near enough to what it should be.
+    OtherBits(String),
     /// Nobody wrote a part of an output.
     NeverWritten(String),
     /// It could not be executed, or not to its end.
@@ -42,11 +44,18 @@ pub struct Run {
     pub warp_instructions: u64,
 }
 
-/// Launches a case's kernels on a new device and looks at everything that they leave behind.
-pub fn run(case: &Case, program: &Arc<Program>, conditions: Conditions) -> Run {
-    let mut run = Run { outcome: Outcome::Right(Vec::new()), reached: BTreeSet::new(), warp_instructions: 0 };
-    run.outcome = attempt(case, program, conditions, &mut run).unwrap_or_else(|error| Outcome::Error(error.to_string()));
-    run
+/// What can be executed with a faulty program in the place of its own.
+pub trait Execute: Sync {
+    /// Launches its kernels on a new device and looks at everything that they leave behind.
+    fn run(&self, program: &Arc<Program>, conditions: Conditions) -> Run;
+}
+
+impl Execute for Case {
+    fn run(&self, program: &Arc<Program>, conditions: Conditions) -> Run {
+        let mut run = Run { outcome: Outcome::Right(Vec::new()), reached: BTreeSet::new(), warp_instructions: 0 };
+        run.outcome = attempt(self, program, conditions, &mut run).unwrap_or_else(|error| Outcome::Error(error.to_string()));
+        run
+    }
 }
 
 fn attempt(case: &Case, program: &Arc<Program>, conditions: Conditions, run: &mut Run) -> Result<Outcome> {

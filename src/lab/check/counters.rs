@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use ptx_emulator::count::Ceilings;
+use ptx_emulator::program::Class;
 
 use crate::gpu::ElementType;
 use crate::gpu::emulator::Launched;
@@ -32,6 +33,16 @@ pub struct Counted {
     pub requested: f64,
     /// Sectors requested.
     pub sectors: u64,
+    /// Warp instructions.
+    pub instructions: u64,
+    /// Those of them that read or write global memory.
+    pub accesses: u64,
+    /// Those that read or write shared memory.
+    pub shared_accesses: u64,
+    /// Passes over shared memory.
+    pub passes: u64,
+    /// Warps that waited at barriers, each time counted.
+    pub barriers: u64,
     /// Passes over shared memory over those without conflicts; 1 where none is used.
     pub wavefronts: f64,
     /// Seconds on an H200 below which the counters do not let the launches come.
@@ -63,13 +74,19 @@ impl Counted {
     /// Of these launches of the problem.
     pub fn new(launches: &[Launched], problem: &Problem, element: ElementType) -> Self {
         let bytes: u64 = problem.operands.iter().map(|operand| operand.traffic(element)).sum();
-        let (mut distinct, mut sectors, mut wavefronts, mut ideal) = (0, 0, 0, 0);
+        let (mut distinct, mut sectors, mut instructions, mut accesses) = (0, 0, 0, 0);
+        let (mut shared_accesses, mut passes, mut ideal, mut barriers) = (0, 0, 0, 0);
         for launched in launches {
             let (read, written) = launched.report.counters.distinct_sectors();
             let total = launched.report.counters.total();
             distinct += read + written;
             sectors += total.sectors;
-            wavefronts += total.wavefronts;
+            instructions += total.warps;
+            let of = |class| launched.report.counters.classes.get(&class).map_or(0, |tally| tally.warps);
+            accesses += of(Class::Global);
+            shared_accesses += of(Class::Shared);
+            barriers += of(Class::Barrier);
+            passes += total.wavefronts;
             ideal += total.ideal_wavefronts;
         }
         let ratio = |sectors: u64| (sectors * SECTOR) as f64 / bytes.max(1) as f64;
@@ -80,37 +97,42 @@ impl Counted {
             distinct: ratio(distinct),
             requested: ratio(sectors),
             sectors,
-            wavefronts: if ideal == 0 { 1.0 } else { wavefronts as f64 / ideal as f64 },
+            instructions,
+            accesses,
+            shared_accesses,
+            passes,
+            barriers,
+            wavefronts: if ideal == 0 { 1.0 } else { passes as f64 / ideal as f64 },
             bound: launches.iter().map(|launched| launched.bound.seconds).sum(),
             roofline: (bytes as f64 / ceilings.memory_bandwidth).max(problem.flops as f64 / TENSOR_FLOPS),
             launches: launches.iter().map(LaunchCount::new).collect(),
         }
     }
 
-    /// What falls short of what is demanded.
-    pub fn failures(&self, traffic: Traffic) -> Vec<String> {
-        let mut failures = Vec::new();
+    /// What goes beyond what is allowed.
+    pub fn waste(&self, traffic: Traffic) -> Vec<String> {
+        let mut waste = Vec::new();
         match traffic {
-            Traffic::Unmeasured => return failures,
+            Traffic::Unmeasured => return waste,
             Traffic::Streaming => {
                 for (what, ratio) in [("distinct", self.distinct), ("requested", self.requested)] {
                     if ratio > STREAMING {
-                        failures.push(format!("{what} sectors are {ratio:.3} times the operands' bytes, at most {STREAMING}"));
+                        waste.push(format!("{what} sectors are {ratio:.3} times the operands' bytes, at most {STREAMING}"));
                     }
                 }
             }
             Traffic::Tiled { sectors } => {
                 let off = self.sectors as f64 / sectors.max(1) as f64 - 1.0;
                 if off.abs() > TILED {
-                    failures.push(format!("{} sectors were requested, {sectors} by the tiling", self.sectors));
+                    waste.push(format!("{} sectors were requested, {sectors} by the tiling", self.sectors));
                 }
             }
         }
         if self.wavefronts > WAVEFRONTS {
             let ratio = self.wavefronts;
-            failures.push(format!("shared memory takes {ratio:.3} times the passes it would without bank conflicts"));
+            waste.push(format!("shared memory takes {ratio:.3} times the passes it would without bank conflicts"));
         }
-        failures
+        waste
     }
 }
 

@@ -4,8 +4,9 @@
 //! untouched, the emulator's checkers found nothing, the bits are the same in every order of blocks and warps, and the counters say
 //! what the table demands.
 
+pub mod beside;
 pub mod counters;
-mod session;
+mod expected;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,13 @@ use crate::Result;
 use crate::gpu::context::Budget;
 use crate::gpu::emulator::Settings;
 use crate::gpu::{Arch, ElementType};
+use crate::lab::session::Bench;
+pub use crate::lab::session::{Machine, OutputBytes, Session, run};
 use crate::ops::table::tolerance::Distance;
-use crate::ops::table::{Arithmetic, Case, HostOperands, Outputs, Problem, Role, Traffic};
+use crate::ops::table::{Case, Problem, Role, Traffic};
 use counters::Counted;
+pub use expected::Expected;
 use ptx_emulator::Order;
-use session::{Bench, OutputBytes};
-pub use session::{Machine, Session};
 
 /// Orders of blocks and warps beside the natural one.
 const ORDERS: u64 = 8;
@@ -50,8 +52,10 @@ pub struct Outcome {
     pub registers: BTreeMap<String, u32>,
     /// Whether a kernel of the user's file was launched.
     pub replaced: bool,
-    /// Everything that is wrong; empty if the case passes.
+    /// Everything that is wrong.
     pub failures: Vec<String>,
+    /// What the kernels move or do beyond what the table allows, though their results may be right.
+    pub waste: Vec<String>,
 }
 
 /// How far off an output is.
@@ -65,9 +69,9 @@ pub struct Output {
 }
 
 impl Outcome {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong and nothing wasted.
     pub fn pass(&self) -> bool {
-        self.failures.is_empty()
+        self.failures.is_empty() && self.waste.is_empty()
     }
 
     /// The output that uses up most of what is allowed.
@@ -102,6 +106,7 @@ pub fn check_case(case: &Case, session: &Session) -> Outcome {
         registers: BTreeMap::new(),
         replaced: false,
         failures: Vec::new(),
+        waste: Vec::new(),
     };
     if let Err(error) = examine(case, session, &mut outcome) {
         outcome.failures.push(error.to_string());
@@ -133,7 +138,7 @@ fn examine(case: &Case, session: &Session, outcome: &mut Outcome) -> Result<()> 
     outcome.registers = budgets(&bench, measured, &mut outcome.failures)?;
     if let Some(launches) = bench.launches() {
         let counted = Counted::new(&launches, &problem, case.element);
-        outcome.failures.extend(counted.failures(problem.traffic));
+        outcome.waste = counted.waste(problem.traffic);
         outcome.counted = Some(counted);
     }
     compare(&problem, &outputs, case.element, outcome);
@@ -176,34 +181,15 @@ fn budgets(bench: &Bench, measured: bool, failures: &mut Vec<String>) -> Result<
 
 /// Every output against the exact reference, with the plain program as the yardstick.
 fn compare(problem: &Problem, outputs: &OutputBytes, element: ElementType, outcome: &mut Outcome) {
-    let host = host_operands(problem, element);
-    let exact = (problem.reference)(Arithmetic::Exact, &host);
-    let plain = (problem.reference)(Arithmetic::Plain(element), &host);
-    let find = |of: &Outputs, name: &str| of.iter().find(|(other, _)| *other == name).map(|(_, values)| values.clone());
+    let expected = Expected::new(problem, element);
     for operand in problem.operands.iter().filter(|operand| matches!(operand.role, Role::Output | Role::InOut)) {
-        let (Some(result), Some(exact), Some(plain)) =
-            (outputs.get(operand.name), find(&exact, operand.name), find(&plain, operand.name))
-        else {
-            outcome.failures.push(format!("`{}`: the reference does not give it", operand.name));
-            continue;
-        };
-        let result = operand.decode(result, element);
-        let distance = Distance::of(&result, &exact, &plain, operand.ty, element);
-        if !distance.pass() {
-            let at = result.iter().zip(&exact).position(|(x, y)| x.is_nan() || (x - y).abs() >= distance.max);
-            let values = at.map(|at| format!(": element {at} is {:e}, exactly {:e}", result[at], exact[at])).unwrap_or_default();
-            let Distance { max, max_allowed, rms, rms_allowed } = distance;
-            let name = operand.name;
-            outcome.failures.push(format!(
-                "`{name}` is off by {max:.2e} (allowed {max_allowed:.2e}), in the mean {rms:.2e} (allowed {rms_allowed:.2e}){values}"
-            ));
+        let name = operand.name;
+        match outputs.get(name).and_then(|bytes| expected.judge(name, bytes)) {
+            Some((distance, failures)) => {
+                outcome.failures.extend(failures);
+                outcome.outputs.push(Output { name, distance });
+            }
+            None => outcome.failures.push(format!("`{name}`: the reference does not give it")),
         }
-        outcome.outputs.push(Output { name: operand.name, distance });
     }
-}
-
-/// Inputs as the device has them: rounded to their types.
-fn host_operands(problem: &Problem, element: ElementType) -> HostOperands {
-    let read = problem.operands.iter().filter(|operand| matches!(operand.role, Role::Input | Role::InOut));
-    HostOperands(read.map(|operand| (operand.name, operand.decode(&operand.encode(element), element))).collect())
 }

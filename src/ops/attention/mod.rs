@@ -9,10 +9,14 @@
 
 mod backward;
 mod cached;
+pub mod cases;
 pub mod decode;
+pub mod documents;
 mod dropout;
 mod forward;
+pub mod kernel;
 mod latent;
+pub mod reference;
 mod tiles;
 
 #[cfg(test)]
@@ -166,31 +170,5 @@ impl Attention {
             attention_mask: self.attention_mask.as_deref(),
             dropout: self.dropout.as_ref(),
         })
-    }
-
-    /// The formula in plain loops, for contiguous `q`, `k`, `v` as in [`attention`]: the full matrix of probabilities, one row at
-    /// a time.
-    pub fn reference<F: Float>(&self, q: &[F], k: &[F], v: &[F], o: &mut [F]) {
-        let (rows, group) = (self.batch * self.seq_len, self.heads / self.kv_heads);
-        let (d, dv) = (q.len() / rows / self.heads, v.len() / rows / self.kv_heads);
-        for (row, o) in o.chunks_exact_mut(dv).enumerate() {
-            let (token, head) = (row / self.heads, row % self.heads);
-            let (b, t) = (token / self.seq_len, token % self.seq_len);
-            let first = self.document_starts.as_ref().map_or(0, |starts| starts[token] as usize);
-            let is_real = |j: &usize| self.attention_mask.as_ref().is_none_or(|mask| mask[b * self.seq_len + j] != 0);
-            let seen: Vec<usize> = (first..=t).filter(is_real).collect();
-            let of_key = |j: usize| (b * self.seq_len + j) * self.kv_heads + head / group;
-            let dot = |j: usize| -> F { (0..d).map(|c| q[row * d + c] * k[of_key(j) * d + c]).sum() };
-            let scores: Vec<F> = seen.iter().map(|&j| F::of(self.scale) * dot(j)).collect();
-            let max = scores.iter().copied().fold(F::neg_infinity(), F::max);
-            let sum: F = scores.iter().map(|&s| (s - max).exp()).sum();
-            o.fill(F::of(0.0));
-            for (&j, &s) in seen.iter().zip(&scores) {
-                let keep = self.dropout.as_ref().map_or(1.0, |dropout| dropout.factor(b, head, t, j));
-                for (c, o) in o.iter_mut().enumerate() {
-                    *o += (s - max).exp() / sum * F::of(keep) * v[of_key(j) * dv + c];
-                }
-            }
-        }
     }
 }

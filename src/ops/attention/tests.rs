@@ -2,6 +2,7 @@ use super::*;
 use crate::cpu::gemm::MatRef;
 use crate::ops::linear::linear;
 use crate::ops::split::split;
+use crate::ops::table::Exact;
 use crate::ops::testing::{assert_close, assert_gradients, random, random_f32, to_scalar};
 use crate::params::Gradients;
 use crate::rng::Philox;
@@ -21,7 +22,7 @@ fn case(options: &Attention, d: usize, dv: usize) -> ([Tensor; 3], Vec<f64>) {
     });
     let mut expected = vec![0.0; rows * options.heads * dv];
     let [q, k, v] = qkv.each_ref().map(|x| x.to_f64().unwrap());
-    options.reference(&q, &k, &v, &mut expected);
+    options.reference::<Exact>([&q, &k, &v], &mut expected, &mut vec![0.0; rows * options.heads]);
     (qkv, expected)
 }
 
@@ -112,7 +113,8 @@ fn the_running_maximum_moves() {
     let k = Tensor::new([700, 1], (0..700).map(|t| (t / 100) as f32 * 100.0).collect()).unwrap();
     let v = random_f32([700, 1], 1);
     let mut expected = vec![0.0; 700];
-    options.reference(&q.to_f64().unwrap(), &k.to_f64().unwrap(), &v.to_f64().unwrap(), &mut expected);
+    let inputs = [&q, &k, &v].map(|x| x.to_f64().unwrap());
+    options.reference::<Exact>(inputs.each_ref().map(|x| &x[..]), &mut expected, &mut [0.0; 700]);
     assert_close(&run(&options, &[q, k, v]), &expected, 1e-5);
 }
 

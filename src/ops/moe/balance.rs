@@ -62,6 +62,17 @@ impl AuxLoss {
             Self::Switch { coef } => coef,
         }
     }
+
+    /// Tokens of a group and the module's `scale`, for so many `tokens` in sequences of `sequence` each; nothing where there is no loss.
+    pub(super) fn group_and_scale(self, [sequence, tokens]: [usize; 2], experts: usize, top_k: usize) -> Option<(usize, f64)> {
+        let (group, scale) = match self {
+            Self::None => return None,
+            Self::Sequence { alpha } => (sequence, alpha),
+            Self::Token { alpha } => (tokens, alpha),
+            Self::Switch { coef } => (tokens, coef * top_k as f64),
+        };
+        Some((group, scale * experts as f64))
+    }
 }
 
 /// One step of balancing without a loss (Wang et al. 2024, arXiv 2408.15664, algorithm 1): the correction `[E]` of an expert that
@@ -93,15 +104,10 @@ pub fn balance(tape: &mut Tape, scores: &Var, routing: &Arc<Routing>, aux_loss: 
         return Err(shape_error("balance", "scores", scores.value(), expected));
     }
     let sequence = shape.dims().iter().rev().nth(1).copied().unwrap_or(1);
-    let (group, scale) = match aux_loss {
-        AuxLoss::None => {
-            return with_float!("balance", scores.value().dtype(), F => Ok(Tensor::scalar(F::of(0.0)).into()));
-        }
-        AuxLoss::Sequence { alpha } => (sequence, alpha),
-        AuxLoss::Token { alpha } => (tokens, alpha),
-        AuxLoss::Switch { coef } => (tokens, coef * routing.top_k() as f64),
+    let Some((group, scale)) = aux_loss.group_and_scale([sequence, tokens], experts, routing.top_k()) else {
+        return with_float!("balance", scores.value().dtype(), F => Ok(Tensor::scalar(F::of(0.0)).into()));
     };
-    tape.apply(Balance { routing: routing.clone(), group, scale: scale * experts as f64 }, &[scores])
+    tape.apply(Balance { routing: routing.clone(), group, scale }, &[scores])
 }
 
 impl Op for Balance {

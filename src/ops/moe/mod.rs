@@ -14,8 +14,10 @@
 //! model, as an ordinary feed-forward network.
 
 pub mod balance;
+pub mod cases;
 pub mod combine;
 pub mod grouped_linear;
+pub mod kernel;
 pub mod permute;
 pub mod reference;
 pub mod router;

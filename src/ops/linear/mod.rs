@@ -2,6 +2,10 @@
 //!
 //! Backward: `dx = dy · W`, `dW = dyᵀ · x`. Saved: `x`, `W`. Bound by arithmetic: 2·R·K·N operations forward, twice that backward.
 
+pub mod cases;
+pub mod kernel;
+pub mod tiling;
+
 use super::{expect_differentiable, inputs, shape_error};
 use crate::Result;
 use crate::cpu::gemm::{MatMut, MatRef, matmul};

@@ -1,4 +1,4 @@
-//! Where cases run, and how one is run.
+//! Where the table's cases run, and how one is run: what `lab check` and `lab bench` share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub enum Machine {
 }
 
 /// A compiler, a machine and perhaps somebody's own kernels, for many cases.
+#[derive(Clone)]
 pub struct Session {
     machine: Machine,
     compiler: Arc<Compiler>,
@@ -37,6 +38,11 @@ impl Session {
             DeviceKind::Auto | DeviceKind::Cpu => return Err(Error::config(format!("kernels do not run on the device {kind}"))),
         };
         Ok(Self { machine, compiler: Arc::new(Compiler::new()?), replacement, device })
+    }
+
+    /// The same with other kernels in place of ours.
+    pub fn replacing(&self, replacement: Option<Replacement>) -> Self {
+        Self { replacement, ..self.clone() }
     }
 
     /// What runs the kernels.
@@ -63,25 +69,34 @@ pub(super) struct Bench {
     emulator: Option<Arc<EmulatorDevice>>,
 }
 
+/// Bytes by the operands' names.
+pub(super) type HostBytes = BTreeMap<&'static str, Vec<u8>>;
+
 /// The bytes of every output after a run.
-pub(super) struct OutputBytes {
-    bytes: BTreeMap<&'static str, Vec<u8>>,
+pub struct OutputBytes {
+    bytes: HostBytes,
     /// What was changed and should not have been.
     pub failures: Vec<String>,
 }
 
 impl OutputBytes {
-    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
+    /// An output's bytes, gaps between its rows included.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.bytes.get(name).map(Vec::as_slice)
     }
 
     /// The name of an output that has other bits.
-    pub(super) fn first_difference(&self, other: &Self) -> Option<&'static str> {
+    pub fn first_difference(&self, other: &Self) -> Option<&'static str> {
         self.bytes.iter().find(|(name, bytes)| other.bytes.get(*name) != Some(*bytes)).map(|(name, _)| *name)
     }
 }
 
 impl Bench {
+    /// Whether times are modelled.
+    pub(super) fn is_emulated(&self) -> bool {
+        self.emulator.is_some()
+    }
+
     /// How the emulator goes on; nothing on a GPU.
     pub(super) fn set(&self, settings: Settings) {
         if let Some(emulator) = &self.emulator {
@@ -115,42 +130,59 @@ impl Bench {
         self.context.used_replacement()
     }
 
+    /// What launches.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Lays out the operands, launches, and reads the outputs back.
     pub(super) fn run(&self, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
-        let (device, stream) = (self.context.device(), self.context.stream());
-        let mut operands = Operands { context: &self.context, element, buffers: BTreeMap::new() };
-        let mut before = BTreeMap::new();
-        for operand in &problem.operands {
-            let bytes = operand.encode(element);
-            let buffer = device.allocate(operand.name, bytes.len())?;
-            // A workspace stays undefined: the emulator tells who reads what nobody wrote.
-            if operand.role != Role::Workspace {
-                device.copy_to_device(stream, buffer.all(), &bytes)?;
-            }
-            if operands.buffers.insert(operand.name, buffer).is_some() {
-                return Err(Error::Internal(format!("two operands `{}`", operand.name)));
-            }
-            before.insert(operand.name, bytes);
-        }
-        (problem.run)(&operands)?;
-        device.synchronize(stream)?;
-        let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
-        for operand in problem.operands.iter().filter(|operand| operand.role != Role::Workspace) {
-            let name = operand.name;
-            let Some(buffer) = operands.buffers.get(name) else { continue };
-            let mut bytes = vec![0; buffer.bytes()];
-            device.copy_to_host(stream, &mut bytes, buffer.all())?;
-            if operand.role == Role::Input {
-                if before.get(name) != Some(&bytes) {
-                    outputs.failures.push(format!("`{name}` is an input and was written"));
-                }
-                continue;
-            }
-            if !operand.gaps_are_untouched(&bytes, element) {
-                outputs.failures.push(format!("`{name}`: memory between its rows was written"));
-            }
-            outputs.bytes.insert(name, bytes);
-        }
-        Ok(outputs)
+        run(&self.context, problem, element)
     }
+}
+
+/// A problem's operands in the device's memory, and the bytes that were copied there.
+pub(super) fn lay_out<'a>(context: &'a Context, problem: &Problem, element: ElementType) -> Result<(Operands<'a>, HostBytes)> {
+    let (device, stream) = (context.device(), context.stream());
+    let mut operands = Operands { context, element, buffers: BTreeMap::new() };
+    let mut host = BTreeMap::new();
+    for operand in &problem.operands {
+        let bytes = operand.encode(element);
+        let buffer = device.allocate(operand.name, bytes.len())?;
+        // A workspace stays undefined: the emulator tells who reads what nobody wrote.
+        if operand.role != Role::Workspace {
+            device.copy_to_device(stream, buffer.all(), &bytes)?;
+        }
+        if operands.buffers.insert(operand.name, buffer).is_some() {
+            return Err(Error::Internal(format!("two operands `{}`", operand.name)));
+        }
+        host.insert(operand.name, bytes);
+    }
+    Ok((operands, host))
+}
+
+/// Lays a problem's operands out in the device's memory, launches its kernels, and reads outputs and inputs back.
+///
+/// # Errors
+/// What the device or the compiler says; on the emulator also what its checkers found.
+pub fn run(context: &Context, problem: &Problem, element: ElementType) -> Result<OutputBytes> {
+    let (device, stream) = (context.device(), context.stream());
+    let (operands, before) = lay_out(context, problem, element)?;
+    (problem.run)(&operands)?;
+    device.synchronize(stream)?;
+    let mut outputs = OutputBytes { bytes: BTreeMap::new(), failures: Vec::new() };
+    for operand in problem.operands.iter().filter(|operand| operand.role != Role::Workspace) {
+        let name = operand.name;
+        let Some(buffer) = operands.buffers.get(name) else { continue };
+        let mut bytes = vec![0; buffer.bytes()];
+        device.copy_to_host(stream, &mut bytes, buffer.all())?;
+        if operand.role == Role::Input {
+            if before.get(name) != Some(&bytes) {
+                outputs.failures.push(format!("`{name}` is an input and was written"));
+            }
+            continue;
+        }
+        outputs.bytes.insert(name, bytes);
+    }
+    Ok(outputs)
 }

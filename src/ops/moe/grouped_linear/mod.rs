@@ -3,6 +3,9 @@
 //! Backward: `dx[r] = dy[r] · W[e(r)]`, `dW[e] = Σ_{r of e} dy[r]ᵀ · x[r]`, zero for an expert without rows. Saved: `x`, `W`.
 //! Bound by arithmetic: 2·M·K·N operations forward, twice that backward, one matrix product an expert, each over all threads.
 
+pub mod cases;
+pub mod kernel;
+
 use std::sync::Arc;
 
 use super::Routing;
