@@ -1,7 +1,7 @@
 // The global norm of all gradients, and the state of the step that follows from it.
 //   norm = |g| / loss_scale     grad_scale = min(1, max_norm / (norm + 1e-6)) / loss_scale     g: [n] in one flat buffer
 //   step_size = rate / (1 - beta1^t)     v_scale = 1 / sqrt(1 - beta2^t)     t: updates so far and this one
-// Bound by memory: reads g once, 4 n bytes, 2 n FLOPs. Each block sums the squares of its share in a fixed order; then one block
+// Bound by memory: reads g once, 4 n bytes, 2 n FLOPs. Each block sums the squares of its share in a fixed order; then one warp
 // adds those sums in a fixed order, in double. The sum is finite only if every gradient is, which makes it the check as well: a
 // step whose gradient is not leaves the weights alone and halves the loss scale, which doubles after `growth_interval` good steps
 // (Micikevicius et al. 2018, arXiv 1710.03740). Nothing comes from the host but the table of learning rates, once.
@@ -47,27 +47,28 @@ __device__ double power(double base, int exponent) {
     return result;
 }
 
-// `max_norm` 0 clips nothing; `growth_interval` 0 leaves the loss scale as it is. Past the table's end the last rate stays.
-// launch: grid 1, block THREADS, registers 48
-extern "C" __global__ void __launch_bounds__(THREADS)
+__device__ __forceinline__ double warp_sum(double x) {
+#pragma unroll
+    for (int distance = WARP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
+    return x;
+}
+
+// One warp. `max_norm` 0 clips nothing; `growth_interval` 0 leaves the loss scale as it is. Past the table's end the last rate stays.
+// launch: grid 1, block WARP, registers 48
+extern "C" __global__ void __launch_bounds__(WARP)
     gradient_norm_step(float* state,           // [STATE_FLOATS]
                        int* counts,            // [STATE_COUNTS]
                        const float* partial,   // [blocks]
                        const float* rates,     // [steps]: learning rate of each step
-                       int blocks, int steps, double beta1, double beta2,
-                       double max_norm, int growth_interval) {
-    __shared__ double sums[THREADS];
-    double sum = 0.0;
-    for (int b = threadIdx.x; b < blocks; b += THREADS) sum += partial[b];
-    sums[threadIdx.x] = sum;
-    for (int half_way = THREADS / 2; half_way > 0; half_way /= 2) {
-        __syncthreads();  // the sums to be added are there
-        if (threadIdx.x < half_way) sums[threadIdx.x] += sums[threadIdx.x + half_way];
-    }
-    if (threadIdx.x > 0) return;  // no barrier below; thread 0 itself wrote sums[0]
+                       int blocks, int steps, double beta1, double beta2, double max_norm, int growth_interval) {
+    double squares = 0.0;
+#pragma unroll 4
+    for (int b = threadIdx.x; b < blocks; b += WARP) squares += partial[b];
+    squares = warp_sum(squares);
+    if (threadIdx.x > 0) return;
 
-    const bool finite = sums[0] < (double)__int_as_float(0x7f800000);
-    const double loss_scale = state[LOSS_SCALE], norm = sqrt(sums[0]) / loss_scale;
+    const bool finite = squares < (double)__int_as_float(0x7f800000);
+    const double loss_scale = state[LOSS_SCALE], norm = sqrt(squares) / loss_scale;
     const double clip = max_norm > 0.0 ? fmin(1.0, max_norm / (norm + 1e-6)) : 1.0;
     const double rate = rates[min(counts[STEPS], steps - 1)];
     const int update = counts[UPDATES] + 1;

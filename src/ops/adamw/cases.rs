@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::AdamW;
-use super::kernel::{self, DeviceState, DeviceTiles, StepSettings, StepState, Tiles, count, value};
+use super::kernel::{self, DeviceState, DeviceTiles, StepSettings, StepState, Tiles, WorkingCopy, count, value};
 use crate::gpu::ElementType;
 use crate::ops::table::{Case, Operand, Outputs, Precision, Problem, Traffic, Type, normal, widened};
+use crate::rng::Philox;
 use crate::tensor::Float;
 use crate::with_precision;
 
@@ -22,6 +23,10 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
+    // More blocks than a warp has lanes.
+    cases.push(norm(163_843, Step::Good, Traffic::Unmeasured));
+    cases.push(stochastic(514));
+    cases.push(stochastic(9002));
     cases.push(norm(1 << 20, Step::Good, Traffic::Streaming));
     for element in [ElementType::BF16, ElementType::F32] {
         cases.push(update(1 << 18, Step::Good, element, Traffic::Streaming));
@@ -50,6 +55,8 @@ fn norm(n: usize, step: Step, traffic: Traffic) -> Case {
     };
     Case::new("gradient_norm", pass, &n.to_string(), ElementType::F32, move || {
         let mut g: Vec<f64> = normal(n, 1).iter().map(|x| 6.0 * x / (n as f64).sqrt()).collect();
+        // Whoever forgets the last one is seen.
+        g[n - 1] = 3.0;
         if step == Step::NotFinite {
             g[n / 2] = f64::NEG_INFINITY;
         }
@@ -139,7 +146,10 @@ fn update(n: usize, step: Step, element: ElementType, traffic: Traffic) -> Case 
         Problem {
             operands,
             run: Box::new(move |on| {
-                let copy = copied.then(|| on.activations_mut("copy")).transpose()?;
+                let copy = match copied {
+                    true => WorkingCopy::Nearest(on.activations_mut("copy")?),
+                    false => WorkingCopy::None,
+                };
                 let (params, grads, m, v) = (on.slice_mut("p")?, on.slice("g")?, on.slice_mut("m")?, on.slice_mut("v")?);
                 let state = StepState { values: on.slice_mut("state")?, counts: on.slice_mut("counts")? };
                 let tiles = DeviceTiles { bounds: on.slice("bounds")?, decays: on.slice("decays")? };
@@ -174,6 +184,57 @@ fn update(n: usize, step: Step, element: ElementType, traffic: Traffic) -> Case 
             }),
             flops: 14 * n as u64,
             traffic,
+        }
+    })
+}
+
+/// The copy alone, bit by bit, two elements a word: gradients are zero, so that every way to compute the parameters gives the same.
+fn stochastic(n: usize) -> Case {
+    const RANDOM: u64 = 0x0123_4567_89AB_CDEF;
+    const STEPS: u32 = 7;
+    Case::new("adamw", "update stochastic", &n.to_string(), ElementType::BF16, move || {
+        let tiles = Tiles::new(&[(1..n, 0.0)]);
+        let zeros = || vec![0.0; n];
+        let mut p = normal(n, 1);
+        p[n / 2] = f64::INFINITY;
+        let rounded = |p: &[f64]| -> Vec<f64> {
+            let half = |i: usize| {
+                let (bits, at) = ((p[i] as f32).to_bits(), i as u64 / 4);
+                let word = Philox::new(RANDOM).block([at as u32, (at >> 32) as u32, STEPS, 0])[i % 4];
+                let carried = if p[i].is_finite() { bits + (word & 0xffff) } else { bits };
+                if i == 0 { 0 } else { carried >> 16 }
+            };
+            (0..n / 2).map(|pair| f64::from(half(2 * pair) | half(2 * pair + 1) << 16)).collect()
+        };
+        let expected = rounded(&p);
+        let (begins, decays) = (tiles.bounds.iter().map(|&x| x as f64).collect(), vec![0.0; tiles.decays.len()]);
+        Problem {
+            operands: vec![
+                Operand::in_out("p", Type::F32, [1, n], p),
+                Operand::in_out("m", Type::F32, [1, n], zeros()),
+                Operand::in_out("v", Type::F32, [1, n], zeros()),
+                Operand::in_out("copy", Type::U32, [1, n / 2], vec![0.0; n / 2]),
+                Operand::in_out("counts", Type::I32, [1, count::COUNT], vec![f64::from(STEPS), 6.0, 2.0, 1.0, 0.0]),
+                Operand::input("g", Type::F32, [1, n], zeros()),
+                Operand::in_out("state", Type::F32, [1, value::COUNT], vec![1.0; value::COUNT]),
+                Operand::input("bounds", Type::I64, [tiles.decays.len(), 2], begins),
+                Operand::input("decays", Type::F32, [1, tiles.decays.len()], decays),
+            ],
+            run: Box::new(|on| {
+                let copy = WorkingCopy::Stochastic { copy: on.slice_mut("copy")?, random: RANDOM };
+                let (params, grads, m, v) = (on.slice_mut("p")?, on.slice("g")?, on.slice_mut("m")?, on.slice_mut("v")?);
+                let state = StepState { values: on.slice_mut("state")?, counts: on.slice_mut("counts")? };
+                let tiles = DeviceTiles { bounds: on.slice("bounds")?, decays: on.slice("decays")? };
+                kernel::update(on.context(), DeviceState { params, grads, m, v, copy }, state, tiles, &ADAMW)
+            }),
+            reference: Box::new(move |_, host| {
+                let counts = vec![f64::from(STEPS), 6.0, 2.0, 1.0, 1.0];
+                let mut outputs: Outputs = vec![("copy", expected.clone()), ("counts", counts)];
+                outputs.extend(["p", "m", "v", "state"].map(|name| (name, host.get(name))));
+                outputs
+            }),
+            flops: 14 * n as u64,
+            traffic: Traffic::Unmeasured,
         }
     })
 }

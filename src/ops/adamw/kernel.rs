@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use super::AdamW;
 use crate::error::{Error, Result};
-use crate::gpu::kernels::adamw::{AdamwUpdate, AdamwUpdateCopy};
+use crate::gpu::kernels::adamw::{AdamwUpdate, AdamwUpdateCopy, AdamwUpdateStochastic};
 use crate::gpu::kernels::gradient_norm::{GradientNormSquares, GradientNormStep};
 use crate::gpu::{Context, ElementSliceMut, Slice, SliceMut};
 
@@ -106,7 +108,7 @@ pub struct Tiles {
     pub decays: Vec<f32>,
 }
 
-/// Elements of a tile at most: `TILE` of the kernel.
+/// Elements of a tile at most: sixteen for each thread.
 const TILE: usize = 4096;
 
 impl Tiles {
@@ -147,8 +149,35 @@ pub struct DeviceState<'a> {
     pub m: SliceMut<'a, f32>,
     /// Second moments.
     pub v: SliceMut<'a, f32>,
-    /// Where the updated parameters are left rounded; `None` where the model computes with the parameters themselves.
-    pub copy: Option<ElementSliceMut<'a>>,
+    /// Where the updated parameters are left rounded.
+    pub copy: WorkingCopy<'a>,
+}
+
+/// What the model computes with.
+#[derive(Debug, Clone, Copy)]
+pub enum WorkingCopy<'a> {
+    /// The parameters themselves.
+    None,
+    /// A copy, rounded to nearest.
+    Nearest(ElementSliceMut<'a>),
+    /// A copy, rounded up or down at random so that the mean is right.
+    Stochastic {
+        /// The copy.
+        copy: SliceMut<'a, bf16>,
+        /// The key of the random numbers, [`Philox`](crate::rng::Philox)'s as one number: element i of step t takes word `i % 4` of
+        /// the block at `[i / 4, (i / 4) >> 32, t, 0]`, t being the count of steps.
+        random: u64,
+    },
+}
+
+impl WorkingCopy<'_> {
+    fn len(self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Nearest(copy) => Some(copy.as_slice().len()),
+            Self::Stochastic { copy, .. } => Some(copy.len()),
+        }
+    }
 }
 
 /// An update of all parameters as the last [`gradient_norm`] left the state; of `settings`, the tiles' decay stands for its own.
@@ -160,7 +189,7 @@ pub fn update(
     settings: &AdamW,
 ) -> Result<()> {
     let DeviceState { params: p, grads: g, m, v, copy } = buffers;
-    let lengths = [g.len(), m.len(), v.len(), copy.map_or(p.len(), |copy| copy.as_slice().len())];
+    let lengths = [g.len(), m.len(), v.len(), copy.len().unwrap_or(p.len())];
     if lengths.iter().any(|&len| len != p.len()) || tiles.bounds.len() != 2 * tiles.decays.len() {
         return Err(Error::device(format!("adamw: {} parameters, other buffers of {lengths:?}", p.len())));
     }
@@ -172,11 +201,30 @@ pub fn update(
     let ([beta1, beta2], eps) = (settings.betas.map(|beta| beta as f32), settings.eps as f32);
     let (counts, state, DeviceTiles { bounds, decays }) = (state.counts, state.values.as_slice(), tiles);
     match copy {
-        Some(copy) => {
+        WorkingCopy::Nearest(copy) => {
             let call = AdamwUpdateCopy { p, m, v, copy, counts, g, state, bounds, decays, tiles: tiles_count, beta1, beta2, eps };
             context.launch(&[], &call)
         }
-        None => {
+        WorkingCopy::Stochastic { copy, random } => {
+            let call = AdamwUpdateStochastic {
+                p,
+                m,
+                v,
+                copy,
+                counts,
+                g,
+                state,
+                bounds,
+                decays,
+                random,
+                tiles: tiles_count,
+                beta1,
+                beta2,
+                eps,
+            };
+            context.launch(&[], &call)
+        }
+        WorkingCopy::None => {
             let call = AdamwUpdate { p, m, v, counts, g, state, bounds, decays, tiles: tiles_count, beta1, beta2, eps };
             context.launch(&[], &call)
         }

@@ -1,6 +1,6 @@
 //! The shapes and types in which attention to a cache is proven.
 
-use super::kernel::{self, Cache, Extents, LatentQueries, LatentWidths, NewRows, Widths, Workspace};
+use super::kernel::{self, Cache, Extents, LatentQueries, LatentWidths, NewRows, Output, Queries, Widths};
 use super::{Sizes, reference};
 use crate::gpu::ElementType;
 use crate::ops::table::{Case, HostOperands, Operand, Precision, Problem, Traffic, Type, normal, widened};
@@ -133,11 +133,11 @@ fn grouped((shape, element, traffic): Setting) -> Case {
             ],
             flops: shape.flops(key, value),
             run: Box::new(move |on| {
-                let workspace = Workspace { partial: on.slice_mut("partial")?, stats: on.slice_mut("stats")? };
+                let to = Output { o: on.activations_mut("o")?, partial: on.slice_mut("partial")?, stats: on.slice_mut("stats")? };
                 let cache =
                     Cache { first: on.activations("keys")?, second: on.activations("values")?, lengths: on.slice("lengths")? };
-                let (o, q, scale) = (on.activations_mut("o")?, on.activations("q")?, shape.scale() as f32);
-                kernel::grouped(on.context(), extents, widths, o, workspace, q, q_pitch, cache, scale)
+                let queries = Queries { q: on.activations("q")?, pitch: q_pitch };
+                kernel::grouped(on.context(), extents, widths, to, queries, cache, shape.scale() as f32)
             }),
             reference: Box::new(move |arithmetic, host| {
                 with_precision!(arithmetic, P => {
@@ -188,13 +188,12 @@ fn latent_of(pass: &'static str, per_head: bool, shape: Shape, element: ElementT
             ],
             flops: shape.flops(rank + rotary, rank),
             run: Box::new(move |on| {
-                let workspace = Workspace { partial: on.slice_mut("partial")?, stats: on.slice_mut("stats")? };
+                let to = Output { o: on.activations_mut("o")?, partial: on.slice_mut("partial")?, stats: on.slice_mut("stats")? };
                 let cache =
                     Cache { first: on.activations("latents")?, second: on.activations("rotary")?, lengths: on.slice("lengths")? };
                 let (latent, rotary) = (on.activations("q")?, on.activations("q_rotary")?);
                 let queries = LatentQueries { latent, rotary, rotary_pitch: extents.heads * stride, rotary_stride: stride };
-                let o = on.activations_mut("o")?;
-                kernel::latent(on.context(), extents, widths, o, workspace, queries, cache, shape.scale() as f32)
+                kernel::latent(on.context(), extents, widths, to, queries, cache, shape.scale() as f32)
             }),
             reference: Box::new(move |arithmetic, host| {
                 with_precision!(arithmetic, P => {

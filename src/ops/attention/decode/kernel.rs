@@ -42,13 +42,24 @@ pub struct LatentWidths {
     pub per_head: bool,
 }
 
-/// Memory between kernels. Not used where [`Extents::splits`] is 1.
+/// What is written. The workspaces are not used where [`Extents::splits`] is 1.
 #[derive(Debug, Clone, Copy)]
-pub struct Workspace<'a> {
-    /// [splits, rows, width of o], where there is a row for each new token and query head.
+pub struct Output<'a> {
+    /// [rows, width of a value or latent]: a row for each sequence, new token and query head.
+    pub o: ElementSliceMut<'a>,
+    /// Workspace, [splits, rows, width].
     pub partial: SliceMut<'a, f32>,
-    /// [splits, rows, 2]
+    /// Workspace, [splits, rows, 2].
     pub stats: SliceMut<'a, f32>,
+}
+
+/// Queries of grouped heads.
+#[derive(Debug, Clone, Copy)]
+pub struct Queries<'a> {
+    /// [batch · new_tokens, pitch]
+    pub q: ElementSlice<'a>,
+    /// Elements from one token's queries to the next one's.
+    pub pitch: usize,
 }
 
 /// Keys of a block's tile at most; a block with fewer tiles than two has nothing to load ahead.
@@ -99,25 +110,22 @@ pub struct Cache<'a> {
     pub lengths: Slice<'a, i32>,
 }
 
-/// Queries `q` `[batch · new_tokens, q_pitch]` attend to the cache's keys → `o` `[batch, new_tokens, heads, value]`.
-#[allow(clippy::too_many_arguments)]
+/// Queries attend to the cache's keys → `o` `[batch, new_tokens, heads, value]`.
 pub fn grouped(
     context: &Context,
     extents: Extents,
     widths: Widths,
-    o: ElementSliceMut<'_>,
-    workspace: Workspace<'_>,
-    q: ElementSlice<'_>,
-    q_pitch: usize,
+    to: Output<'_>,
+    Queries { q, pitch }: Queries<'_>,
     cache: Cache<'_>,
     scale: f32,
 ) -> Result<()> {
     extents.check("decode_attention", [widths.key, widths.value], [256, 256])?;
     let defines = [("HEAD_DIM", widths.key as i64), ("VALUE_DIM", widths.value as i64)];
-    let (Workspace { partial, stats }, Cache { first: keys, second: values, lengths }) = (workspace, cache);
+    let (Output { o, partial, stats }, Cache { first: keys, second: values, lengths }) = (to, cache);
     let [batch, new_tokens, heads, kv_heads] =
         [int(extents.batch)?, int(extents.new_tokens)?, int(extents.heads)?, int(extents.kv_heads)?];
-    let [capacity, q_pitch, splits, rows] = [int(extents.capacity)?, int(q_pitch)?, int(extents.splits)?, int(extents.rows())?];
+    let [capacity, q_pitch, splits, rows] = [int(extents.capacity)?, int(pitch)?, int(extents.splits)?, int(extents.rows())?];
     let call = DecodeAttentionForward {
         o,
         partial,
@@ -161,8 +169,7 @@ pub fn latent(
     context: &Context,
     extents: Extents,
     widths: LatentWidths,
-    o: ElementSliceMut<'_>,
-    workspace: Workspace<'_>,
+    to: Output<'_>,
     queries: LatentQueries<'_>,
     cache: Cache<'_>,
     scale: f32,
@@ -173,7 +180,7 @@ pub fn latent(
         return Err(Error::device(format!("decode_latent: {} latents of a token, there is one", extents.kv_heads)));
     }
     let defines = [("LATENT_DIM", rank as i64), ("ROTARY_DIM", rotary as i64), ("ROTARY_PER_HEAD", i64::from(per_head))];
-    let (Workspace { partial, stats }, Cache { first: latents, second: rotary, lengths }) = (workspace, cache);
+    let (Output { o, partial, stats }, Cache { first: latents, second: rotary, lengths }) = (to, cache);
     let LatentQueries { latent: q, rotary: q_rotary, rotary_pitch, rotary_stride } = queries;
     let [batch, new_tokens, heads, capacity] =
         [int(extents.batch)?, int(extents.new_tokens)?, int(extents.heads)?, int(extents.capacity)?];

@@ -45,7 +45,7 @@ pub(crate) fn reference<P: Precision>(
         let mut out = vec![zero; value_width];
         for (j, &weight) in weights.iter().enumerate() {
             let weight = P::round(weight / sum);
-            out.iter_mut().zip(of(values, value_width, j)).for_each(|(o, v)| *o = *o + weight * v);
+            out.iter_mut().zip(of(values, value_width, j)).for_each(|(o, v)| *o += weight * v);
         }
         o.extend(out.into_iter().map(P::round));
     }
