@@ -30,8 +30,8 @@ struct alignas(4 * sizeof(element)) Four {
 
 // Updates one tile; returns whether the values that the model computes with are finite.
 template <bool COPY>
-__device__ __forceinline__ bool update_tile(float* p, float* m, float* v, element* copy, const float* g, long long begin, long long end,
-                                            const Factors& f) {
+__device__ __forceinline__ bool update_tile(float* p, float* m, float* v, element* copy, const float* g, long long begin,
+                                            long long end, const Factors& f) {
     const float infinity = __int_as_float(0x7f800000);
     const long long body = min((begin + 3) / 4 * 4, end), tail = body + (end - body) / 4 * 4;
     bool finite = true;
@@ -89,15 +89,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw_update(float* p,    
 
 // The same, and leaves the updated parameters rounded in `copy`, for models that compute in another type than float.
 // launch: grid (tiles), block THREADS, registers 56
-extern "C" __global__ void __launch_bounds__(THREADS) adamw_update_copy(float* p,                  // [n]
-                                                                        float* m,                  // [n]
-                                                                        float* v,                  // [n]
-                                                                        element* copy,             // [n]
-                                                                        int* counts,               // [STATE_COUNTS]
-                                                                        const float* g,            // [n]
-                                                                        const float* state,        // [STATE_FLOATS]
-                                                                        const long long* bounds,   // [tiles, 2]: begin and end of each
-                                                                        const float* decays,       // [tiles]: weight decay
-                                                                        int tiles, float beta1, float beta2, float eps) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    adamw_update_copy(float* p,                  // [n]
+                      float* m,                  // [n]
+                      float* v,                  // [n]
+                      element* copy,             // [n]
+                      int* counts,               // [STATE_COUNTS]
+                      const float* g,            // [n]
+                      const float* state,        // [STATE_FLOATS]
+                      const long long* bounds,   // [tiles, 2]: begin and end of each
+                      const float* decays,       // [tiles]: weight decay
+                      int tiles, float beta1, float beta2, float eps) {
     step<true>(p, m, v, copy, counts, g, state, bounds, decays, beta1, beta2, eps);
 }

@@ -1,5 +1,6 @@
 // Attention of the newest tokens of each sequence to its cache of keys and values: generation, forward only.
-//   o[b,t,h] = sum_j p_j values[b,j,h/group]   p = softmax_j(scale q[b,t,h] . keys[b,j,h/group])   over j <= lengths[b] - new_tokens + t
+//   o[b,t,h] = sum_j p_j values[b,j,h/group]     p = softmax_j(scale q[b,t,h] . keys[b,j,h/group])
+//   over j <= lengths[b] - new_tokens + t
 //   q: [B, new_tokens, heads D]   keys: [B, capacity, kv_heads D]   values: [B, capacity, kv_heads Dv]   group = heads / kv_heads
 // Bound by memory: reads the cache once, 2 (D + Dv) kv_heads bytes a token in 16-bit types, for 2 (D + Dv) heads FLOPs.
 // The cache's length is read on the device, so that a captured launch serves it as it grows. `splits` blocks share the keys of a
@@ -17,8 +18,10 @@
 #define VALUES_IN_KEYS 0
 #include "decode_attention.cuh"
 
-// All pointers and pitches are multiples of 16 bytes, D and Dv of 8. Where splits is 1 only o is written, else only partial and stats.
-// launch: grid (splits, kv_heads * ceil_div(heads / kv_heads * new_tokens, ROWS), batch), block THREADS, shared SHARED, registers 128
+// All pointers and pitches are multiples of 16 bytes, D and Dv of 8. Where splits is 1 only o is written, else only partial and
+// stats.
+// launch: grid (splits, kv_heads * ceil_div(heads / kv_heads * new_tokens, ROWS), batch), block THREADS, shared SHARED,
+// registers 128
 extern "C" __global__ void __launch_bounds__(THREADS)
     decode_attention_forward(element* o,              // [batch, new_tokens, heads, Dv]
                              float* partial,          // [splits, batch, new_tokens, heads, Dv]
@@ -27,7 +30,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                              const element* keys,     // [batch, capacity, kv_heads, D], rotated, those of the new tokens among them
                              const element* values,   // [batch, capacity, kv_heads, Dv]
                              const int* lengths,      // [batch]: tokens in the cache, at least new_tokens
-                             int batch, int new_tokens, int heads, int kv_heads, int capacity, int q_pitch, int splits, float scale) {
+                             int batch, int new_tokens, int heads, int kv_heads, int capacity, int q_pitch, int splits,
+                             float scale) {
     extern __shared__ __align__(16) unsigned char shared[];
     const int row_blocks = gridDim.y / kv_heads, kv_head = blockIdx.y / row_blocks;
     const long long first = (long long)blockIdx.z * capacity * kv_heads + kv_head;
@@ -39,8 +43,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     share.key_pitch = kv_heads * HEAD_DIM;
     share.value_pitch = kv_heads * VALUE_DIM;
     share.scale = scale * 1.44269504f;
-    attend_share(o, partial, stats, q + (long long)blockIdx.z * new_tokens * q_pitch, nullptr, share, lengths[blockIdx.z], new_tokens, heads,
-                 kv_heads, q_pitch, 0, 0, splits, shared);
+    attend_share(o, partial, stats, q + (long long)blockIdx.z * new_tokens * q_pitch, nullptr, share, lengths[blockIdx.z],
+                 new_tokens, heads, kv_heads, q_pitch, 0, 0, splits, shared);
 }
 
 // launch: grid (rows), block min(128, ceil_div(VALUE_DIM, 32) * 32), registers 40

@@ -1,9 +1,10 @@
 // Attention of a sequence's newest tokens to its cache: what decode_attention.cu and decode_latent.cu have in common.
 //
-// The query heads that share a key and value head, of all new tokens, are the rows of one problem, ROWS of them a block: the cache is
-// read once for all. A block walks over its share of the keys in tiles that cp.async brings in ahead of their use. For each tile every
-// warp computes the scores of its keys; the rows' maxima go through shared memory; then every warp weighs all values of the tile for
-// its columns of the output. Products are mma.sync's for 16-bit elements, plain ones for float. Softmax works with powers of 2.
+// The query heads that share a key and value head, of all new tokens, are the rows of one problem, ROWS of them a block: the cache
+// is read once for all. A block walks over its share of the keys in tiles that cp.async brings in ahead of their use. For each tile
+// every warp computes the scores of its keys; the rows' maxima go through shared memory; then every warp weighs all values of the
+// tile for its columns of the output. Products are mma.sync's for 16-bit elements, plain ones for float. Softmax works with powers
+// of 2.
 //
 // Before it is included: KEY_DIM columns of a key, ROTARY_DIM more of them from a second array (0: none), VALUE_DIM, all multiples
 // of 8; ROTARY_PER_HEAD: whether that array has them for each query head; VALUES_IN_KEYS: whether the values are the keys' first
@@ -54,7 +55,8 @@ struct alignas(2 * sizeof(T)) Pair {
     T at[2];
 };
 
-// Result for rows lane / 4 and lane / 4 + 8: values not yet divided by the sum, columns 8 (warp + WARPS i) + 2 (lane % 4) and the next.
+// Result for rows lane / 4 and lane / 4 + 8: values not yet divided by the sum, columns 8 (warp + WARPS i) + 2 (lane % 4) and the
+// next.
 struct Result {
     float max[2], sum[2], values[VALUE_TILES][4];
 };
@@ -67,7 +69,8 @@ __device__ __forceinline__ void copy_rows(element* to, int to_pitch, const eleme
         for (int i = threadIdx.x; i < COUNT * VECTORS; i += THREADS) {
             int row = i / VECTORS, column = i % VECTORS * SPREAD;
             if (VECTORS % 8 == 4) {
-                // Eight lanes write all banks once: four vectors of a row and four of the fourth row after it, not eight across a row's end.
+                // Eight lanes write all banks once: four vectors of a row and four of the fourth row after it, not eight across a
+                // row's end.
                 const int run = i / 4;
                 row = run / (2 * VECTORS) * 8 + run % 2 * 4 + run % 8 / 2;
                 column = (run / 8 % (VECTORS / 4) * 4 + i % 4) * SPREAD;
@@ -127,8 +130,8 @@ __device__ __forceinline__ void score(float (&scores)[KEY_TILES][4], const T* qu
     }
 }
 
-// Adds what the heads' own columns contribute to the scores of keys first, first + 1 and so on. They are used once, and so come straight
-// from memory.
+// Adds what the heads' own columns contribute to the scores of keys first, first + 1 and so on. They are used once, and so come
+// straight from memory.
 __device__ __forceinline__ void add_own(float (&scores)[KEY_TILES][4], const element* queries, const Share& share, int first) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
@@ -183,7 +186,8 @@ __device__ __forceinline__ void weigh(float (&sums)[VALUE_TILES][4], const T* we
     }
 }
 
-// The block's share, begin < end. The copies of the queries, ROWS rows at the front of `shared`, are under way and not yet committed.
+// The block's share, begin < end. The copies of the queries, ROWS rows at the front of `shared`, are under way and not yet
+// committed.
 __device__ __forceinline__ void attend(Result& result, unsigned char* shared, const Share& share) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     element* const queries = reinterpret_cast<element*>(shared);
@@ -291,8 +295,8 @@ __device__ __forceinline__ Place place_of(int r, int group, int new_tokens, int 
 }
 
 // Writes the result of one of `splits` shares: the output itself where there is one share only.
-__device__ __forceinline__ void store_result(element* o, float* partial, float* stats, const Result& result, int group, int new_tokens,
-                                             int heads, int kv_heads, int splits) {
+__device__ __forceinline__ void store_result(element* o, float* partial, float* stats, const Result& result, int group,
+                                             int new_tokens, int heads, int kv_heads, int splits) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -308,7 +312,8 @@ __device__ __forceinline__ void store_result(element* o, float* partial, float* 
         for (int i = 0; i < VALUE_TILES; i++) {
             const int column = 8 * (warp + WARPS * i) + lane % 4 * 2;
             if (column >= VALUE_DIM) break;
-            const float *const values = &result.values[i][2 * r], sum = result.sum[r];
+            const float* const values = &result.values[i][2 * r];
+            const float sum = result.sum[r];
             if (splits > 1)
                 *reinterpret_cast<Pair<float>*>(partial + split_row * VALUE_DIM + column) = {values[0], values[1]};
             else
@@ -320,8 +325,8 @@ __device__ __forceinline__ void store_result(element* o, float* partial, float* 
 
 // COLUMNS of the queries of the block's rows, from the sequence's first new token on; rows that do not exist become zeros.
 template <int COLUMNS>
-__device__ __forceinline__ void copy_queries(element* to, int to_pitch, const element* from, int pitch, int stride, int group, int new_tokens,
-                                             int kv_heads) {
+__device__ __forceinline__ void copy_queries(element* to, int to_pitch, const element* from, int pitch, int stride, int group,
+                                             int new_tokens, int kv_heads) {
     if constexpr (COLUMNS > 0) {
         constexpr int VECTORS = COLUMNS / SPREAD;
         for (int i = threadIdx.x; i < ROWS * VECTORS; i += THREADS) {
@@ -350,7 +355,9 @@ __device__ __forceinline__ void attend_share(element* o, float* partial, float* 
     if (share.begin < share.end) {
         element* const queries = reinterpret_cast<element*>(shared);
         copy_queries<KEY_DIM>(queries, KEY_PITCH, q, q_pitch, KEY_DIM, group, new_tokens, kv_heads);
-        copy_queries<ROTARY_DIM>(queries + (ROTARY_PER_HEAD ? ROWS * KEY_PITCH : KEY_DIM), ROTARY_PER_HEAD ? OWN_PITCH : KEY_PITCH, q_rotary, q_rotary_pitch, q_rotary_stride, group, new_tokens, kv_heads);
+        element* const rotary = queries + (ROTARY_PER_HEAD ? ROWS * KEY_PITCH : KEY_DIM);
+        copy_queries<ROTARY_DIM>(rotary, ROTARY_PER_HEAD ? OWN_PITCH : KEY_PITCH, q_rotary, q_rotary_pitch, q_rotary_stride, group,
+                                 new_tokens, kv_heads);
         attend(result, shared, share);
     }
     store_result(o, partial, stats, result, group, new_tokens, heads, kv_heads, splits);
@@ -374,7 +381,8 @@ __device__ __forceinline__ void combine_shares(element* o, const float* partial,
             sum += warp_sum(known ? weight * stats[at + 1] : 0.0f);
             for (int s = 0; s < min(WARP, splits - first); s++) {
                 const float of_share = __shfl_sync(ALL_LANES, weight, s);  // 0 where the share had no key: it wrote zeros
-                if (column < VALUE_DIM) value = fmaf(of_share, partial[((long long)(first + s) * rows + row) * VALUE_DIM + column], value);
+                const long long from = ((long long)(first + s) * rows + row) * VALUE_DIM + column;
+                if (column < VALUE_DIM) value = fmaf(of_share, partial[from], value);
             }
         }
         if (column < VALUE_DIM) o[(long long)row * VALUE_DIM + column] = from_float<element>(value / sum);

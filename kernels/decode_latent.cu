@@ -1,10 +1,10 @@
 // Multi-head latent attention of the newest tokens to their cache, the projections out of the latent absorbed (DeepSeek-V2, arXiv
 // 2405.04434, section 2.1.2): generation, forward only.
 //   o[b,t,h] = sum_j p_j latents[b,j]     p = softmax_j(scale (q[b,t,h] . latents[b,j] + q_rotary[b,t,h] . rotary[b,j]))
-//   over j <= lengths[b] - new_tokens + t;  q is the query already times the key projection, o still to be multiplied by the value's.
+//   over j <= lengths[b] - new_tokens + t;  q is the query already times the keys' projection, o still to be taken through the values'.
 //   q, o: [B, new_tokens, heads, r]   latents: [B, capacity, r]   rotary: [B, capacity, R], or [B, capacity, heads, R]
-// Bound by memory: reads the cache once for all heads, 2 (r + R) bytes a token in 16-bit types, for 2 (2 r + R) heads FLOPs; past about
-// 64 heads by mma.sync. The latents are keys and values at once, so that a tile in shared memory serves both products.
+// Bound by memory: reads the cache once for all heads, 2 (r + R) bytes a token in 16-bit types, for 2 (2 r + R) heads FLOPs; past
+// about 64 heads by mma.sync. The latents are keys and values at once, so that a tile in shared memory serves both products.
 // Lengths, splits and the combination are decode_attention.cu's.
 
 #ifndef LATENT_DIM
@@ -21,9 +21,9 @@
 #define VALUES_IN_KEYS 1
 #include "decode_attention.cuh"
 
-// All pointers, pitches and strides are multiples of 16 bytes, r and R of 8. Where splits is 1 only o is written, else only partial and
-// stats.
-// launch: grid (splits, ceil_div(heads * new_tokens, ROWS), batch), block THREADS, shared SHARED, registers 128
+// All pointers, pitches and strides are multiples of 16 bytes, r and R of 8. Where splits is 1 only o is written, else only partial
+// and stats.
+// launch: grid (splits, ceil_div(heads * new_tokens, ROWS), batch), block THREADS, shared SHARED, registers 168
 extern "C" __global__ void __launch_bounds__(THREADS)
     decode_latent_forward(element* o,                // [batch, new_tokens, heads, r]
                           float* partial,            // [splits, batch, new_tokens, heads, r]

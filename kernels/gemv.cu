@@ -3,9 +3,9 @@
 //   then y + residual, or silu(y[b,n]) y[b,n + N] of a fused projection w: [2 N, K]           x: [B, K]   w: [N, K]   y: [B, N]
 //   or, for latent attention, one such product for each head, with its matrix or that transposed
 // Bound by memory: reads w once, 2 N K bytes in 16-bit types, for 2 B N K FLOPs. A block owns BATCH rows of x and 8 of w, its warps
-// interleaved parts of K, which are added in their order at the end. A lane loads eight neighbours of a row of w and of x by 16-byte
-// loads straight into the registers of two mma.sync: it takes its neighbours for the columns that mma wants of it, and as it does so
-// in both, the sum is the same. Batches up to 8 cost what one row costs. For float the same lanes use plain products.
+// interleaved parts of K, which are added in their order at the end. A lane loads eight neighbours of a row of w and of x by
+// 16-byte loads straight into the registers of two mma.sync: it takes its neighbours for the columns that mma wants of it, and as
+// it does so in both, the sum is the same. Batches up to 8 cost what one row costs. For float the same lanes use plain products.
 // RMSNorm costs no pass of its own: as rstd is one factor of a row, it is applied at the end, and its sum is taken on the way.
 
 #include "mma.cuh"
@@ -40,19 +40,23 @@ __device__ __forceinline__ Eight<T> load_eight(const T* row, int k, int K) {
     return eight;
 }
 
-// Words that hold a float or two neighbours: element i of several as float, the sum of one's squares, and the product of two, element by
-// element, to the nearest.
+// Words that hold a float or two neighbours: element i of several as float, the sum of one's squares, and the product of two,
+// element by element, to the nearest.
 template <typename T>
 struct Word;
 template <>
 struct Word<float> {
     static __device__ __forceinline__ float at(const u32* words, int i) { return __uint_as_float(words[i]); }
     static __device__ __forceinline__ float square(u32 x) { return __uint_as_float(x) * __uint_as_float(x); }
-    static __device__ __forceinline__ u32 multiply(u32 x, u32 y) { return __float_as_uint(__uint_as_float(x) * __uint_as_float(y)); }
+    static __device__ __forceinline__ u32 multiply(u32 x, u32 y) {
+        return __float_as_uint(__uint_as_float(x) * __uint_as_float(y));
+    }
 };
 template <>
 struct Word<bf16> {
-    static __device__ __forceinline__ float at(const u32* words, int i) { return to_float(bf16{(u16)(words[i / 2] >> i % 2 * 16)}); }
+    static __device__ __forceinline__ float at(const u32* words, int i) {
+        return to_float(bf16{(u16)(words[i / 2] >> i % 2 * 16)});
+    }
     static __device__ __forceinline__ float square(u32 x) {
         const float low = __uint_as_float(x << 16), high = __uint_as_float(x & 0xffff0000u);
         return fmaf(low, low, high * high);
@@ -65,7 +69,9 @@ struct Word<bf16> {
 };
 template <>
 struct Word<half> {
-    static __device__ __forceinline__ float at(const u32* words, int i) { return to_float(half{(u16)(words[i / 2] >> i % 2 * 16)}); }
+    static __device__ __forceinline__ float at(const u32* words, int i) {
+        return to_float(half{(u16)(words[i / 2] >> i % 2 * 16)});
+    }
     static __device__ __forceinline__ float square(u32 x) {
         const float low = to_float(half{(u16)x}), high = to_float(half{(u16)(x >> 16)});
         return fmaf(low, low, high * high);
@@ -116,11 +122,6 @@ __device__ __forceinline__ void leave(float* scratch, const Sum<T>& sum) {
     }
 }
 
-struct Norm {
-    const element* scale;  // [K]
-    float eps;
-};
-
 // The block's sums over K, by warp.
 template <int MATRICES>
 struct Partial {
@@ -128,8 +129,8 @@ struct Partial {
     float squares[WARPS][BATCH];
 };
 
-// Rows of w that the block multiplies by: MATRICES groups of COLUMNS, `apart` rows apart. Past w's end the last row stands for those
-// that do not exist: nobody stores their sums.
+// Rows of w that the block multiplies by: MATRICES groups of COLUMNS, `apart` rows apart. Past w's end the last row stands for
+// those that do not exist: nobody stores their sums.
 struct Rows {
     const element* w;  // [count, K]
     int first, apart, count;
@@ -259,8 +260,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm(element* y,     
     if (at >= 0) y[at] = from_float<element>(sum[0]);
 }
 
-// The same in float: logits, which a draw tells apart more finely than 16 bits do. There are enough of them for two groups a block, so
-// that what a block reads beside its part of w is less.
+// The same in float: logits, which a draw tells apart more finely than 16 bits do. There are enough of them for two groups a block,
+// so that what a block reads beside its part of w is less.
 // launch: grid (ceil_div(N, 2 * COLUMNS), ceil_div(batch, BATCH)), block THREADS, registers 176
 extern "C" __global__ void __launch_bounds__(THREADS) gemv_norm_float(float* y,               // [batch, N]
                                                                       const element* x,       // [batch, x_pitch]
@@ -302,7 +303,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv_heads(element* y,    
     if (at >= 0) y[(at / N * heads + head) * N + at % N] = from_float<element>(sum[0]);
 }
 
-constexpr int WIDE = 64;                        // columns of a block below: eight a thread, so that a row of them is a line of memory
+constexpr int WIDE = 64;                         // columns of a block below, eight a thread: a row of them is a line of memory
 constexpr int ROWS_OF_W = THREADS / (WIDE / 8);  // that a block reads together
 
 // The product with each head's matrix transposed: latent attention's queries, taken to the latents.
@@ -337,7 +338,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (first + b >= batch) break;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            for (int distance = WIDE / 8; distance < WARP; distance *= 2) sum[b][i] += __shfl_xor_sync(ALL_LANES, sum[b][i], distance);
+            for (int distance = WIDE / 8; distance < WARP; distance *= 2)
+                sum[b][i] += __shfl_xor_sync(ALL_LANES, sum[b][i], distance);
             if (lane < WIDE / 8) partial[warp][b * WIDE + i * (WIDE / 8) + lane] = sum[b][i];
         }
     }

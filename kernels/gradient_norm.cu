@@ -1,9 +1,9 @@
 // The global norm of all gradients, and the state of the step that follows from it.
 //   norm = |g| / loss_scale     grad_scale = min(1, max_norm / (norm + 1e-6)) / loss_scale     g: [n] in one flat buffer
 //   step_size = rate / (1 - beta1^t)     v_scale = 1 / sqrt(1 - beta2^t)     t: updates so far and this one
-// Bound by memory: reads g once, 4 n bytes, 2 n FLOPs. Each block sums the squares of its share in a fixed order; then one block adds
-// those sums in a fixed order, in double. The sum is finite only if every gradient is, which makes it the check as well: a step
-// whose gradient is not leaves the weights alone and halves the loss scale, which doubles after `growth_interval` good steps
+// Bound by memory: reads g once, 4 n bytes, 2 n FLOPs. Each block sums the squares of its share in a fixed order; then one block
+// adds those sums in a fixed order, in double. The sum is finite only if every gradient is, which makes it the check as well: a
+// step whose gradient is not leaves the weights alone and halves the loss scale, which doubles after `growth_interval` good steps
 // (Micikevicius et al. 2018, arXiv 1710.03740). Nothing comes from the host but the table of learning rates, once.
 
 #include "common.cuh"
@@ -49,12 +49,13 @@ __device__ double power(double base, int exponent) {
 
 // `max_norm` 0 clips nothing; `growth_interval` 0 leaves the loss scale as it is. Past the table's end the last rate stays.
 // launch: grid 1, block THREADS, registers 48
-extern "C" __global__ void __launch_bounds__(THREADS) gradient_norm_step(float* state,           // [STATE_FLOATS]
-                                                                         int* counts,            // [STATE_COUNTS]
-                                                                         const float* partial,   // [blocks]
-                                                                         const float* rates,     // [steps]: learning rate of each step
-                                                                         int blocks, int steps, double beta1, double beta2,
-                                                                         double max_norm, int growth_interval) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gradient_norm_step(float* state,           // [STATE_FLOATS]
+                       int* counts,            // [STATE_COUNTS]
+                       const float* partial,   // [blocks]
+                       const float* rates,     // [steps]: learning rate of each step
+                       int blocks, int steps, double beta1, double beta2,
+                       double max_norm, int growth_interval) {
     __shared__ double sums[THREADS];
     double sum = 0.0;
     for (int b = threadIdx.x; b < blocks; b += THREADS) sum += partial[b];

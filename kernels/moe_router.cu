@@ -206,7 +206,7 @@ __device__ __forceinline__ void take_best(int (&choice)[TOP_K], u32 (&key)[HELD]
 }
 
 // A block owns a chunk of a sequence's tokens. partial_sum and partial_count are the loss's; left alone without AUX.
-// launch: grid sequences * chunks, block THREADS, registers EXPERTS > 64 ? 112 : 64
+// launch: grid sequences * chunks, block THREADS, registers EXPERTS > 64 || TOP_GROUPS < GROUPS ? 112 : 64
 extern "C" __global__ void __launch_bounds__(THREADS) moe_router_forward(float* weights,           // [N, k]
                                                                          int* choices,             // [N, k]
                                                                          float* partial_sum,       // [sequences, chunks, E]

@@ -4,9 +4,9 @@
 // A few passes over V logits that stay in the caches; bound by their latency. No pass sorts. In the order of the likeliest first a
 // token's place is its key, the distance (max - logit) / temperature as an integer in steps of 2^-27, and its mass e^-distance an
 // integer in units of 2^-40; so sums of masses are exact in any order. top-k, top-p and the draw all ask which key a running sum
-// passes a target at: select() finds it eight bits at a time, by the masses' histogram. What passes top-k, top-p and min-p is always
-// a first part of that order, so that a filter is nothing but a bound on what the draw is made from.
-// Draw n of a sequence depends on its random key and n alone, and is the CPU sampler's.
+// passes a target at: select() finds it eight bits at a time, by the masses' histogram. What passes top-k, top-p and min-p is
+// always a first part of that order, so that a filter is nothing but a bound on what the draw is made from. Draw n of a sequence
+// depends on its random key and n alone, and is the CPU sampler's.
 
 #include "philox.cuh"
 
@@ -86,11 +86,13 @@ __device__ Selected select(const unsigned* keys, int V, u64 target, Shared& shar
         __syncthreads();  // the bins are empty
         for (int i = threadIdx.x; i < V; i += THREADS) {
             const u32 key = keys[i];
-            if ((u64)(key ^ selected.key) >> (shift + 8) == 0) atomicAdd(&shared.bins[key >> shift & (BINS - 1)], COUNT ? 1 : mass(key));
+            if ((u64)(key ^ selected.key) >> (shift + 8) == 0)  // the bits above are those that were found
+                atomicAdd(&shared.bins[key >> shift & (BINS - 1)], COUNT ? 1 : mass(key));
         }
         __syncthreads();  // the bins are full
         if (threadIdx.x < WARP) {
-            // A lane adds its neighbouring bins, a scan tells what lies before them, and the one lane that passes the target looks on.
+            // A lane adds its neighbouring bins, a scan tells what lies before them, and the one lane that passes the target looks
+            // on.
             constexpr int EACH = BINS / WARP;
             u64 sum = 0;
             for (int i = 0; i < EACH; i++) sum += shared.bins[EACH * threadIdx.x + i];
@@ -173,7 +175,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                    const float* logits,        // [batch, V]
                    const long long* random,    // [batch]: each sequence's key of random numbers
                    const int* end_tokens,      // [ends]
-                   int batch, int V, int capacity, int ends, float penalty, float temperature, int top_k, float top_p, float min_p) {
+                   int batch, int V, int capacity, int ends, float penalty, float temperature, int top_k, float top_p,
+                   float min_p) {
     __shared__ Shared shared;
     const int b = blockIdx.x;
     if (status[b] != GOES_ON) return;
@@ -198,7 +201,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     int token = LAST_KEY - (u32)best;
     const float max = from_ascending(best >> 32);
-    const bool draws_one = temperature > 0.0f && max > -__int_as_float(0x7f800000);  // where no token is possible, the first is taken
+    // Where no token is possible the first is taken.
+    const bool draws_one = temperature > 0.0f && max > __int_as_float(0xff800000);
     if (draws_one) {
         for (int i = threadIdx.x; i < V; i += THREADS) {
             const float distance = (max - penalised(logits[i], i, seen, penalty)) / temperature;

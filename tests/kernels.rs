@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use ferromind::gpu::{DeviceKind, Replacement};
+use ferromind::lab::check::beside::Beside;
 use ferromind::lab::check::{Outcome, Session, check, table as markdown};
 use ferromind::ops::table::{self, Case};
 
@@ -72,4 +73,20 @@ fn planted_faults_are_found() {
         let failures = rmsnorm(only, from, to);
         assert!(failures.iter().any(|failure| failure.contains(words)), "{words}: {failures:#?}");
     }
+}
+
+/// Two machines are compared to the bit: the same kernels give the same bits, another rounding shows.
+#[test]
+fn differences_between_machines_are_told() {
+    let table = table::all();
+    let case = table.iter().find(|case| (case.op, case.pass, case.shape.as_str()) == ("rmsnorm", "forward", "17x96")).unwrap();
+    let ours = Session::new(DeviceKind::Emulator, None).unwrap();
+    assert_eq!(Beside::of(case, &ours, &ours).unwrap().differing().count(), 0);
+    let text = std::fs::read_to_string("kernels/rmsnorm.cu").unwrap();
+    let other = text.replace("a[i] = b[i] * (a[i] * scale)", "a[i] = (b[i] * scale) * a[i]");
+    assert_ne!(text, other);
+    let other = ours.replacing(Some(Replacement::new("other.cu", other).unwrap()));
+    let beside = Beside::of(case, &ours, &other).unwrap();
+    let [y] = beside.differing().collect::<Vec<_>>()[..] else { panic!("{beside:?}") };
+    assert!(y.name == "y" && y.different < y.elements && 0.0 < y.max && y.max < 1e-6 * y.scale, "{y:?}");
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use ferromind::gpu::DeviceKind;
+use ferromind::lab::check::beside::{Beside, Difference, compare};
 use ferromind::lab::check::{Outcome, Session, check, table as markdown};
 use ferromind::ops::table;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +21,9 @@ use super::selection::Selection;
 pub struct Flags {
     #[command(flatten)]
     selection: Selection,
+    /// On a GPU: run every case on the emulator too, and tell how many bits differ
+    #[arg(long)]
+    beside_emulator: bool,
     /// Write the counters of the measured cases into a Markdown file, between the marks that are there
     #[arg(long, value_name = "FILE", conflicts_with_all = ["op", "only", "kernel"])]
     write_table: Option<PathBuf>,
@@ -29,7 +34,10 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let Flags { selection, write_table: readme, json } = flags;
+    let Flags { selection, beside_emulator, write_table: readme, json } = flags;
+    if beside_emulator && selection.device == DeviceKind::Emulator {
+        anyhow::bail!("--beside-emulator compares a GPU with the emulator: choose it by --device cuda");
+    }
     let replacement = selection.replacement()?;
     let table = table::all();
     let cases = selection.cases(&table)?;
@@ -38,6 +46,11 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         ProgressBar::new(cases.len() as u64).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed}")?);
     let mut outcomes = check(&cases, &session, |_| bar.inc(1));
     bar.finish_and_clear();
+    let mut beside = Vec::new();
+    if beside_emulator {
+        let emulator = Session::new(DeviceKind::Emulator, replacement.clone())?;
+        beside = compare(&cases, &outcomes, &session, &emulator)?;
+    }
     if let Some(replacement) = &replacement {
         outcomes.retain(|outcome| outcome.replaced);
         if outcomes.is_empty() {
@@ -50,9 +63,13 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let failed = outcomes.iter().filter(|outcome| !outcome.pass()).count();
     if !json {
         print_table(&outcomes);
+        print_differences(&beside);
         say!("{} of {} cases pass on {}", outcomes.len() - failed, outcomes.len(), selection.device);
     }
-    say!("{}", json!({ "device": selection.device.to_string(), "pass": failed == 0, "failed": failed, "cases": outcomes }));
+    say!(
+        "{}",
+        json!({ "device": selection.device.to_string(), "pass": failed == 0, "failed": failed, "cases": outcomes, "beside_emulator": beside })
+    );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -61,6 +78,21 @@ fn write_table(path: &Path, outcomes: &[Outcome]) -> anyhow::Result<()> {
     let marked = markdown::replaced(&text, &markdown::markdown(outcomes));
     let text = marked.with_context(|| format!("{}: no marks between which the table could stand", path.display()))?;
     std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// Outputs that are not the emulator's to the bit.
+fn print_differences(beside: &[Beside]) {
+    for Beside { op, pass, shape, element, outputs } in beside {
+        for Difference { name, elements, different, max, scale } in outputs.iter().filter(|output| output.different > 0) {
+            say!(
+                "{op} {pass} {shape} {element}: `{name}`: {different} of {elements} differ, by {max:.1e} at most, of up to {scale:.1e}"
+            );
+        }
+    }
+    if !beside.is_empty() {
+        let equal = beside.iter().filter(|beside| beside.differing().next().is_none()).count();
+        say!("{equal} of {} cases are the emulator's to the bit", beside.len());
+    }
 }
 
 fn print_table(outcomes: &[Outcome]) {

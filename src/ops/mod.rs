@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod add;
 pub mod attention;
+pub mod convert;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -11,6 +12,7 @@ pub mod gemv;
 pub mod heads;
 pub mod linear;
 pub mod moe;
+pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -46,6 +48,11 @@ pub fn expect_differentiable(op: &'static str, argument: &'static str, weights: 
         }
         _ => Ok(()),
     }
+}
+
+/// An extent as kernels take it; an error that names it where it does not fit.
+fn kernel_int(op: &'static str, what: &'static str, value: usize) -> Result<i32> {
+    i32::try_from(value).map_err(|_| Error::device(format!("{op}: {what} is {value}, at most {} fits", i32::MAX)))
 }
 
 /// An error that says in words which shape was expected.

@@ -4,6 +4,7 @@
 //! untouched, the emulator's checkers found nothing, the bits are the same in every order of blocks and warps, and the counters say
 //! what the table demands.
 
+pub mod beside;
 pub mod counters;
 mod expected;
 pub mod table;

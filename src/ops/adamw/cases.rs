@@ -157,12 +157,14 @@ fn update(n: usize, step: Step, element: ElementType, traffic: Traffic) -> Case 
                             let g = g[i] * of(GRAD_SCALE);
                             m[i] = b1 * m[i] + (one - b1) * g;
                             v[i] = b2 * v[i] + (one - b2) * g * g;
-                            p[i] = p[i] * (one - of(RATE) * of(*decay)) - of(STEP_SIZE) * m[i] / (v[i].sqrt() * of(V_SCALE) + of(ADAMW.eps));
+                            let step = of(STEP_SIZE) * m[i] / (v[i].sqrt() * of(V_SCALE) + of(ADAMW.eps));
+                            p[i] = p[i] * (one - of(RATE) * of(*decay)) - step;
                             copy[i] = P::round(p[i]);
                         }
                     }
                     let overflowed = if step == Step::Overflow { 1.0 } else { 0.0 };
-                    let mut outputs: Outputs = vec![("p", widened(p)), ("m", widened(m)), ("v", widened(v)), ("state", widened(host.get::<F>("state")))];
+                    let mut outputs: Outputs = vec![("p", widened(p)), ("m", widened(m)), ("v", widened(v))];
+                    outputs.push(("state", host.get("state")));
                     outputs.push(("counts", vec![7.0, 6.0, 2.0, finite, overflowed]));
                     if copied {
                         outputs.push(("copy", widened(copy)));

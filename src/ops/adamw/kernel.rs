@@ -1,7 +1,7 @@
 //! AdamW and the gradient's norm on a device: `kernels/adamw.cu`, `kernels/gradient_norm.cu`.
 //!
-//! A step is [`gradient_norm`], then [`update`]. What changes from step to step lies in device memory (`kernels/step_state.cuh`), so
-//! that a captured step's launches stay as they are: the host reads it when it wants to know, and writes only its begin.
+//! A step is [`gradient_norm`], then [`update`]. What changes from step to step lies in device memory (`kernels/step_state.cuh`),
+//! so that a captured step's launches stay as they are: the host reads it when it wants to know, and writes only its begin.
 
 use std::ops::Range;
 
@@ -67,8 +67,8 @@ pub struct StepSettings {
 
 /// Sums of the workspace of [`gradient_norm`] for this many gradients: one for each block.
 ///
-/// Enough blocks for every multiprocessor of today's devices to have eight; the number depends on nothing else, for the order of the
-/// sum depends on it.
+/// Enough blocks for every multiprocessor of today's devices to have eight; the number depends on nothing else, for the order of
+/// the sum depends on it.
 pub fn partials(gradients: usize) -> usize {
     const BLOCKS: usize = 1056;
     const GRADIENTS_OF_A_BLOCK: usize = 4096;

@@ -3,7 +3,9 @@
 //! Each activation is `act(g) = g·p(g)` with a share p that rises from 0 to 1; see [`Activation`]. Backward, from the saved input:
 //! `dg = dy · u · (p + g·p′)`, `du = dy · g·p`. Bound by memory: forward 3·R·I elements, backward 5·R·I.
 
+pub mod cases;
 mod erfcx;
+pub mod kernel;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

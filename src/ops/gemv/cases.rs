@@ -113,7 +113,10 @@ fn product(form: Form, pass: &'static str, extents: Extents, element: ElementTyp
                     let y: Vec<F> = match form {
                         Form::Forward | Form::Norm => sums.into_iter().map(P::round).collect(),
                         Form::NormFloat => sums,
-                        Form::Residual => sums.iter().zip(host.get::<F>("residual")).map(|(&y, r)| P::round(P::round(y) + r)).collect(),
+                        Form::Residual => {
+                            let residual = host.get::<F>("residual");
+                            sums.iter().zip(residual).map(|(&y, r)| P::round(P::round(y) + r)).collect()
+                        }
                         Form::NormSwiglu => {
                             let rows = sums.chunks_exact(2 * n).map(|row| row.split_at(n));
                             rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(&g, &u)| swiglu::<P>(g, u))).collect()

@@ -1,5 +1,5 @@
-//! Products of a few rows with a weight matrix on a device, for generation: [`linear`](super::linear) with what stands before and after
-//! it in a block of the model. Bound by reading the weights once.
+//! Products of a few rows with a weight matrix on a device, for generation: [`linear`](super::linear) with what stands before and
+//! after it in a block of the model. Bound by reading the weights once.
 
 pub mod cases;
 pub mod kernel;

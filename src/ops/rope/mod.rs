@@ -4,13 +4,16 @@
 //! Su et al. 2021, arXiv 2104.09864. Backward is the transpose: the same with `−sin φ`. Saved: the shape.
 //! Bound by memory: 2·R·C elements each way.
 
+pub mod cases;
 mod frequencies;
+pub mod kernel;
 mod scaling;
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::table::Precision;
 use super::{inputs, shape_error};
 use crate::cpu::{rows_per_task, vectorized};
 use crate::tape::{Op, Sink, Tape, Var};
@@ -185,24 +188,27 @@ vectorized! {
     }
 }
 
-/// The formula: one head `x` `[D]` at position `t`.
-pub fn reference<F: Float>(x: &[F], t: usize, frequencies: &Frequencies, layout: RopeLayout, y: &mut [F]) {
-    let half = frequencies.inv_freq.len();
-    for (i, theta) in frequencies.inv_freq.iter().enumerate() {
+/// The formula: one head `x` `[D]`, turned by angles of which there are D/2 cosines and D/2 sines.
+pub fn reference<P: Precision>(
+    x: &[P::Number],
+    (cosines, sines): (&[P::Number], &[P::Number]),
+    layout: RopeLayout,
+    y: &mut [P::Number],
+) {
+    for (i, (&cos, &sin)) in cosines.iter().zip(sines).enumerate() {
         let (a, b) = match layout {
-            RopeLayout::Halves => (i, i + half),
+            RopeLayout::Halves => (i, i + cosines.len()),
             RopeLayout::Interleaved => (2 * i, 2 * i + 1),
         };
-        let angle = f64::from(t as f32 * theta);
-        let (cos, sin) = (F::of(angle.cos() * frequencies.attention_factor), F::of(angle.sin() * frequencies.attention_factor));
-        y[a] = x[a] * cos - x[b] * sin;
-        y[b] = x[b] * cos + x[a] * sin;
+        y[a] = P::round(x[a] * cos - x[b] * sin);
+        y[b] = P::round(x[b] * cos + x[a] * sin);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::table::Exact;
     use crate::ops::testing::{assert_close, assert_gradients, random, random_f32};
 
     const LAYOUTS: [RopeLayout; 2] = [RopeLayout::Halves, RopeLayout::Interleaved];
@@ -212,12 +218,20 @@ mod tests {
         RopeTable::new(Frequencies { attention_factor: 1.25, ..frequencies }, 600)
     }
 
+    /// One head at position `t`, by the reference.
+    fn turned(x: &[f64], t: usize, frequencies: &Frequencies, layout: RopeLayout, y: &mut [f64]) {
+        let angles = frequencies.inv_freq.iter().map(|theta| f64::from(t as f32 * theta));
+        let scaled = |x: f64| x * frequencies.attention_factor;
+        let (cosines, sines): (Vec<f64>, Vec<f64>) = angles.map(|angle| (scaled(angle.cos()), scaled(angle.sin()))).unzip();
+        reference::<Exact>(x, (&cosines, &sines), layout, y);
+    }
+
     fn expected(x: &Tensor, table: &RopeTable, layout: RopeLayout, position: impl Fn(usize) -> usize) -> Vec<f64> {
         let (dim, cols) = (table.frequencies().head_dim(), x.shape().cols());
         let mut y = vec![0.0; x.shape().elements()];
         let heads = x.to_f64().unwrap();
         for (i, (x, y)) in heads.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).enumerate() {
-            reference(x, position(i * dim / cols), table.frequencies(), layout, y);
+            turned(x, position(i * dim / cols), table.frequencies(), layout, y);
         }
         y
     }
@@ -269,7 +283,7 @@ mod tests {
             let mut expected = x.to_f64().unwrap();
             for (i, head) in expected.chunks_exact_mut(11).enumerate() {
                 let tail = head[5..].to_vec();
-                reference(&tail, 4 + i / 3 % 5, table.frequencies(), layout, &mut head[5..]);
+                turned(&tail, 4 + i / 3 % 5, table.frequencies(), layout, &mut head[5..]);
             }
             assert_close(y.value(), &expected, 1e-6);
             assert_gradients(&[random([3, 10], 1)], |tape, v| {

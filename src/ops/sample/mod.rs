@@ -1,5 +1,5 @@
-//! The next token from logits, on a device: what [`Sampler`](crate::infer::Sampler) does on the CPU, for sequences that are generated
-//! without the host. The formula stands in [`reference`].
+//! The next token from logits, on a device: what [`Sampler`](crate::infer::Sampler) does on the CPU, for sequences that are
+//! generated without the host. The formula stands in [`reference`].
 
 pub mod cases;
 pub mod kernel;

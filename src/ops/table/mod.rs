@@ -82,13 +82,21 @@ pub enum Traffic {
 pub fn all() -> Vec<Case> {
     let tables = [
         super::adamw::cases::cases(),
+        super::add::cases::cases(),
         super::attention::cases::cases(),
         super::attention::decode::cases::cases(),
+        super::convert::cases::cases(),
+        super::cross_entropy::cases::cases(),
+        super::dropout::cases::cases(),
+        super::embedding::cases::cases(),
+        super::gated::cases::cases(),
         super::gemv::cases::cases(),
         super::linear::cases::cases(),
         super::moe::cases::cases(),
         super::moe::grouped_linear::cases::cases(),
+        super::reduce::cases::cases(),
         super::rmsnorm::cases::cases(),
+        super::rope::cases::cases(),
         super::sample::cases::cases(),
     ];
     tables.into_iter().flatten().collect()

@@ -216,8 +216,8 @@ pub struct NewRows<'a> {
     pub width: usize,
 }
 
-/// Takes what is kept of new tokens to the end of the caches: `to` `[batch, capacity, width]` each. `lengths` `[batch]` count the new
-/// tokens.
+/// Takes what is kept of new tokens to the end of the caches: `to` `[batch, capacity, width]` each. `lengths` `[batch]` count the
+/// new tokens.
 pub fn append(
     context: &Context,
     [batch, new_tokens, capacity]: [usize; 3],

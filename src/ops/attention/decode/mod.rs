@@ -1,7 +1,7 @@
 //! Attention to a cache on a device: keys and values of grouped queries, or the latents of multi-head latent attention.
 //!
-//! The formulas are those of [`attend_cached`](super::attend_cached) and [`attend_latent`](super::attend_latent), the latter without
-//! the projections before and after it. Bound by reading the cache once.
+//! The formulas are those of [`attend_cached`](super::attend_cached) and [`attend_latent`](super::attend_latent), the latter
+//! without the projections before and after it. Bound by reading the cache once.
 
 pub mod cases;
 pub mod kernel;
@@ -22,8 +22,8 @@ pub(crate) struct Sizes {
 }
 
 /// The formula for one sequence: `q` `[new_tokens, heads, key_width]`, `keys` `[length.., kv_heads, key_width]`, `values`
-/// `[length.., kv_heads, value_width]` → `[new_tokens, heads, value_width]`; token t sees the first `length − new_tokens + t + 1` keys.
-/// Scores and weights are rounded as a program of one kernel a formula would store them.
+/// `[length.., kv_heads, value_width]` → `[new_tokens, heads, value_width]`; token t sees the first `length − new_tokens + t + 1`
+/// keys. Scores and weights are rounded as a program of one kernel a formula would store them.
 pub(crate) fn reference<P: Precision>(
     q: &[P::Number],
     keys: &[P::Number],

@@ -19,8 +19,17 @@ struct Setting {
     router: Router,
     /// Whether a correction is added for the choice.
     corrected: bool,
-    /// Whether logits are whole numbers, of which many are equal.
-    ties: bool,
+    logits: Logits,
+}
+
+/// What a router is given.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Logits {
+    Normal,
+    /// Whole numbers, of which many are equal.
+    Ties,
+    /// Some are no numbers: only the choices are compared.
+    Nan,
 }
 
 const SEQUENCE: AuxLoss = AuxLoss::Sequence { alpha: 0.7 };
@@ -38,24 +47,25 @@ pub fn cases() -> Vec<Case> {
     use WeightRule::{Normalised, NormalisedIfSeveral, Softmax};
     let softmax = RouterConfig::softmax;
     let mut cases = Vec::new();
-    for (sizes, config, corrected, ties) in [
-        ([1, 1, 8], softmax(2, Normalised, TOKEN), false, false),
-        ([1, 5, 1], softmax(1, Normalised, SWITCH), false, false),
-        ([3, 171, 5], softmax(2, Softmax, SEQUENCE), false, false),
-        ([2, 65, 4], softmax(1, NormalisedIfSeveral, SWITCH), false, false),
-        ([1, 513, 4], softmax(4, Normalised, TOKEN), false, false),
-        ([1, 511, 64], softmax(6, NormalisedIfSeveral, AuxLoss::None), false, false),
-        ([2, 20, 129], softmax(9, Normalised, SEQUENCE), true, false),
-        ([1, 100, 30], softmax(7, Normalised, TOKEN), false, true),
-        ([2, 65, 6], deepseek(3, 3, 2, SEQUENCE), true, false),
-        ([2, 65, 6], deepseek(2, 3, 1, AuxLoss::None), false, true),
-        ([1, 17, 36], deepseek(20, 4, 4, TOKEN), false, false),
-        ([1, 33, 256], deepseek(8, 8, 4, SEQUENCE), true, false),
+    for (sizes, config, corrected, logits) in [
+        ([1, 1, 8], softmax(2, Normalised, TOKEN), false, Logits::Normal),
+        ([1, 5, 1], softmax(1, Normalised, SWITCH), false, Logits::Normal),
+        ([3, 171, 5], softmax(2, Softmax, SEQUENCE), false, Logits::Normal),
+        ([2, 65, 4], softmax(1, NormalisedIfSeveral, SWITCH), false, Logits::Normal),
+        ([1, 513, 4], softmax(4, Normalised, TOKEN), false, Logits::Normal),
+        ([1, 511, 64], softmax(6, NormalisedIfSeveral, AuxLoss::None), false, Logits::Normal),
+        ([2, 20, 129], softmax(9, Normalised, SEQUENCE), true, Logits::Normal),
+        ([1, 100, 30], softmax(7, Normalised, TOKEN), false, Logits::Ties),
+        ([2, 65, 6], deepseek(3, 3, 2, SEQUENCE), true, Logits::Normal),
+        ([2, 65, 6], deepseek(2, 3, 1, AuxLoss::None), false, Logits::Ties),
+        ([1, 65, 9], deepseek(4, 3, 2, AuxLoss::None), true, Logits::Nan),
+        ([1, 17, 12], deepseek(10, 4, 4, TOKEN), false, Logits::Normal),
+        ([1, 33, 256], deepseek(8, 8, 4, SEQUENCE), true, Logits::Normal),
     ] {
-        add(&mut cases, sizes, config, corrected, ties, Traffic::Unmeasured);
+        add(&mut cases, sizes, config, corrected, logits, Traffic::Unmeasured);
     }
-    add(&mut cases, [16, 512, 8], softmax(2, Normalised, SEQUENCE), false, false, Traffic::Streaming);
-    add(&mut cases, [4, 1024, 64], softmax(8, Normalised, TOKEN), false, false, Traffic::Streaming);
+    add(&mut cases, [16, 512, 8], softmax(2, Normalised, SEQUENCE), false, Logits::Normal, Traffic::Streaming);
+    add(&mut cases, [4, 1024, 64], softmax(8, Normalised, TOKEN), false, Logits::Normal, Traffic::Streaming);
     for experts in [1, 8, 256] {
         for finite in [1.0, 0.0] {
             let shape = format!("{experts}, {}", if finite == 1.0 { "finite" } else { "not finite" });
@@ -70,12 +80,15 @@ fn add(
     [sequences, length, experts]: [usize; 3],
     config: RouterConfig,
     corrected: bool,
-    ties: bool,
+    logits: Logits,
     traffic: Traffic,
 ) {
-    let setting = Setting { router: Router { sequences, length, experts, config }, corrected, ties };
+    let setting = Setting { router: Router { sequences, length, experts, config }, corrected, logits };
     let shape = format!("{sequences}x{length}, {} of {experts}{}", config.top_k, setting.words());
     cases.push(Case::new("moe_router", "forward", &shape, ElementType::F32, move || setting.forward(traffic)));
+    if logits == Logits::Nan {
+        return;
+    }
     let elements = if traffic == Traffic::Unmeasured { &ElementType::ALL[..] } else { &[ElementType::BF16] };
     for &element in elements {
         cases.push(Case::new("moe_router", "backward", &shape, element, move || setting.backward(traffic)));
@@ -93,9 +106,14 @@ impl Setting {
         if top_groups < groups {
             words += &format!(", {top_groups} of {groups} groups");
         }
-        for (is, word) in [(self.corrected, ", corrected"), (self.ties, ", ties")] {
-            words += if is { word } else { "" };
+        if self.corrected {
+            words += ", corrected";
         }
+        words += match self.logits {
+            Logits::Normal => "",
+            Logits::Ties => ", ties",
+            Logits::Nan => ", NaN",
+        };
         words
             + match aux_loss {
                 AuxLoss::None => "",
@@ -119,7 +137,12 @@ impl Setting {
 
     fn logits(&self) -> Operand {
         let shape = [self.tokens(), self.router.experts];
-        let logits = normal(shape[0] * shape[1], 1).into_iter().map(|l| if self.ties { l.round() } else { l });
+        let logits = normal(shape[0] * shape[1], 1).into_iter().map(|l| match self.logits {
+            Logits::Normal => l,
+            Logits::Ties => l.round(),
+            Logits::Nan if l < -0.2 => f64::NAN,
+            Logits::Nan => l,
+        });
         Operand::input("logits", Type::F32, shape, logits.collect())
     }
 
@@ -132,7 +155,10 @@ impl Setting {
         let Router { experts, .. } = self.router;
         let partials = self.router.partials() * experts;
         let mut operands = vec![
-            Operand::output("weights", Type::F32, self.choices()),
+            match self.logits {
+                Logits::Nan => Operand::workspace("weights", Type::F32, self.choices().iter().product()),
+                _ => Operand::output("weights", Type::F32, self.choices()),
+            },
             Operand::output("choices", Type::I32, self.choices()),
             Operand::workspace("sums", Type::F32, partials),
             Operand::workspace("counts", Type::I32, partials),

@@ -5,6 +5,9 @@
 //! is cut, and in backward. Element e of sample s is dropped where word `e mod 4` of Philox block
 //! `[e / 4, "drop", s low, s high]` is below `p · 2³²`. Bound by memory: 2·R·C elements each way.
 
+pub mod cases;
+pub mod kernel;
+
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -42,6 +45,11 @@ const WORDS: usize = 4;
 /// The second counter word: "drop" in ASCII, so that other uses of the same key draw other numbers.
 const DOMAIN: u32 = 0x6472_6F70;
 
+/// Random words below the first number drop their element; others' are multiplied by the second.
+fn threshold_and_scale(p: f64) -> (u32, f64) {
+    ((p * 2f64.powi(32)) as u32, 1.0 / (1.0 - p))
+}
+
 impl DropoutMask {
     /// Writes `y = mask ⊙ x / (1 − p)`, or adds it where `accumulate`. Both hold all samples of the batch.
     fn apply<F: Float>(&self, x: &[F], y: &mut [F], accumulate: bool) {
@@ -49,7 +57,8 @@ impl DropoutMask {
         if sample_len == 0 {
             return;
         }
-        let (threshold, scale) = ((self.p * 2f64.powi(32)) as u32, F::of(1.0 / (1.0 - self.p)));
+        let (threshold, scale) = threshold_and_scale(self.p);
+        let scale = F::of(scale);
         const TASK: usize = 16 * 1024;
         let samples = x.par_chunks(sample_len).zip(y.par_chunks_mut(sample_len)).zip(self.sample_ids.par_iter());
         samples.for_each(|((x, y), &sample)| {

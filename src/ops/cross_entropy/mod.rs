@@ -6,10 +6,15 @@
 //! Liger kernels, arXiv 2410.10989), and backward only scales them. Rows that do not count cost nothing: they are left out first.
 //! Saved: `dx`, `dW`. Bound by arithmetic: 6·N·H·V operations.
 
+pub mod cases;
+pub mod kernel;
+
 use std::sync::Arc;
 
+use num_traits::Float as _;
 use rayon::prelude::*;
 
+use super::table::Precision;
 use super::{expect_differentiable, inputs, shape_error};
 use crate::cpu::gemm::{MatMut, MatRef, Operand, matmul};
 use crate::cpu::vectorized;
@@ -178,13 +183,24 @@ vectorized! {
 }
 
 /// The formula, row by row: `x` `[N, H]`, `w` `[V, H]`; the sum over counted rows, not divided.
-pub fn reference<F: Float>(x: &[F], w: &[F], hidden: usize, targets: &[i32]) -> F {
-    let mut loss = F::of(0.0);
+pub fn reference<P: Precision>(x: &[P::Number], w: &[P::Number], hidden: usize, targets: &[i32]) -> P::Number {
+    let mut loss = P::Number::of(0.0);
     for (x, &target) in x.chunks_exact(hidden).zip(targets).filter(|(_, target)| **target != Batch::IGNORE) {
-        let logits: Vec<F> = w.chunks_exact(hidden).map(|w| x.iter().zip(w).map(|(&x, &w)| x * w).sum()).collect();
-        let max = logits.iter().copied().fold(F::neg_infinity(), F::max);
-        let sum: F = logits.iter().map(|&l| (l - max).exp()).sum();
-        loss += max + sum.ln() - logits[target as usize];
+        let mut logits: Vec<_> = w.chunks_exact(hidden).map(|w| P::round(x.iter().zip(w).map(|(&x, &w)| x * w).sum())).collect();
+        loss += reference_row::<P>(&mut logits, target as usize, P::Number::of(1.0));
+    }
+    loss
+}
+
+/// The loss of one row of logits `[V]`, which become its gradient times `scale`.
+pub fn reference_row<P: Precision>(logits: &mut [P::Number], target: usize, scale: P::Number) -> P::Number {
+    let max = logits.iter().copied().fold(P::Number::neg_infinity(), P::Number::max);
+    let sum: P::Number = logits.iter().map(|&l| (l - max).exp()).sum();
+    let loss = max + sum.ln() - logits[target];
+    for (v, logit) in logits.iter_mut().enumerate() {
+        let softmax = P::round((*logit - max).exp() / sum);
+        let hot = if v == target { 1.0 } else { 0.0 };
+        *logit = P::round((softmax - P::Number::of(hot)) * scale);
     }
     loss
 }
@@ -192,6 +208,7 @@ pub fn reference<F: Float>(x: &[F], w: &[F], hidden: usize, targets: &[i32]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::table::Exact;
     use crate::ops::testing::{assert_close, assert_gradients, random, random_f32};
 
     fn targets(n: usize, vocab_size: i32) -> Arc<[i32]> {
@@ -204,7 +221,7 @@ mod tests {
         let (x, w, targets) = (random_f32([n, h], 1), random_f32([v, h], 2), targets(n, v as i32));
         let count = targets.iter().filter(|&&t| t != Batch::IGNORE).count();
         let loss = cross_entropy(&mut Tape::inference(), &x.clone().into(), &w.clone().into(), targets.clone(), count).unwrap();
-        let expected = reference(&x.to_f64().unwrap(), &w.to_f64().unwrap(), h, &targets) / count as f64;
+        let expected = reference::<Exact>(&x.to_f64().unwrap(), &w.to_f64().unwrap(), h, &targets) / count as f64;
         assert_close(loss.value(), &[expected], 1e-6);
     }
 

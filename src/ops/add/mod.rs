@@ -2,6 +2,9 @@
 //!
 //! Backward: `da = db = dy`, passed on without a copy. Bound by memory: 3·R·C elements.
 
+pub mod cases;
+pub mod kernel;
+
 use rayon::prelude::*;
 
 use super::{expect_shape, inputs};

@@ -2,6 +2,9 @@
 //!
 //! Backward: `dtable[ids[n]] += dy[n]`, in the order of n, so that the sum's bits never change. Bound by memory: 2·N·H elements.
 
+pub mod cases;
+pub mod kernel;
+
 use std::sync::Arc;
 
 use rayon::prelude::*;
