@@ -53,7 +53,7 @@ pub enum Counter {
     SharedAccesses,
     /// Passes over shared memory.
     Passes,
-    /// Warps that wait at a barrier.
+    /// Warp instructions that wait: at barriers, or for asynchronous copies.
     Barriers,
 }
 
