@@ -194,12 +194,13 @@ __device__ __forceinline__ void store_rows(unsigned char* tile, const float (&su
     }
 }
 
-// real[w], bit i: whether key key0 + 32 w + i is real; later keys than the last count as padding. A warp makes a word.
+// real[w], bit i: whether key 32 w + i of a tile is real, given the mask from its first one on, up to the last of the sequence;
+// later ones count as padding. A warp makes a word.
 template <int KEYS>
-__device__ __forceinline__ void find_real(u32* real, const int* mask, int key0, int T) {
-    const int w = threadIdx.x / WARP, key = key0 + threadIdx.x;
+__device__ __forceinline__ void find_real(u32* real, const int* mask, int count) {
+    const int w = threadIdx.x / WARP, key = threadIdx.x;
     if (w >= KEYS / 32) return;
-    const u32 word = __ballot_sync(ALL_LANES, key < T && mask[key] != 0);
+    const u32 word = __ballot_sync(ALL_LANES, key < count && mask[key] != 0);
     if (threadIdx.x % WARP == 0) real[w] = word;
 }
 

@@ -104,7 +104,6 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
     const Rows& rows = block_rows(T, heads, kv_heads);
     const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
     if (DOCUMENTS) document_starts += rows.first_token;
-    if (PADDING) attention_mask += rows.first_token;
     Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[blockIdx.z]);
 
@@ -124,7 +123,7 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
             k_tile(stage), k, [&](int r) { return key0 + r < T ? k + (first + r) * k_pitch + blockIdx.y * HEAD_DIM : nullptr; });
         load_tile<KEY_STEP, VALUE_DIM, ROW_THREADS>(
             v_tile(stage), v, [&](int r) { return key0 + r < T ? v + (first + r) * v_pitch + blockIdx.y * VALUE_DIM : nullptr; });
-        if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask, key0, T);
+        if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask + first, T - key0);
         if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, rows, row0, key0);
     };
 
@@ -165,16 +164,16 @@ attention_backward_queries(element* dq,                            // [B T, dq_p
         if (key0 > token_of(last_row) || DOCUMENTS && key0 + KEY_STEP <= from[own_row]) continue;  // nothing that this warp sees
 
         float s[ROW_TILES][KEY_STEP / 8][4] = {}, ds[ROW_TILES][KEY_STEP / 8][4] = {};
-        multiply<D>(s, q_tile, warp_row, k_tile(stage));
+        multiply<D>(s, q_tile, own_row, k_tile(stage));
         if (key0 + KEY_STEP - 1 > token_of(own_row) || DOCUMENTS && key0 < from[last_row] || has_padding<KEY_STEP>(real(stage)))
-            mask_unseen(s, row0 + warp_row, key0, rows.group, from + warp_row, real(stage));
-        multiply<DV>(ds, d_o_tile, warp_row, v_tile(stage));
-        if (DROPOUT) drop(ds, keep(stage) + warp_row * (KEY_STEP / 32));
+            mask_unseen(s, row0 + own_row, key0, rows.group, from + own_row, real(stage));
+        multiply<DV>(ds, d_o_tile, own_row, v_tile(stage));
+        if (DROPOUT) drop(ds, keep(stage) + own_row * (KEY_STEP / 32));
 #pragma unroll
         for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const int row = warp_row + m * 16 + h * 8 + lane / 4;
+                const int row = own_row + m * 16 + h * 8 + lane / 4;
                 const float own_lse = row_lse[row], own_delta = row_delta[row];
 #pragma unroll
                 for (int n = 0; n < KEY_STEP / 8; n++)

@@ -27,7 +27,7 @@
 #endif
 // Keys of a step.
 #ifndef KEY_STEP
-#define KEY_STEP (HEAD_DIM + VALUE_DIM <= 192 || DROPOUT && HEAD_DIM <= 128 ? 64 : 32)
+#define KEY_STEP (HEAD_DIM + VALUE_DIM <= 192 - 64 * PADDING || DROPOUT && HEAD_DIM <= 128 ? 64 : 32)
 #endif
 
 constexpr int ROWS = ROW_WARPS * ROW_TILES * 16;
@@ -95,7 +95,6 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
     const Rows& rows = block_rows(T, heads, kv_heads);
     const int row0 = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest walks first
     if (DOCUMENTS) document_starts += rows.first_token;
-    if (PADDING) attention_mask += rows.first_token;
     Dropout dropout = {{0}, dropped_below};
     if (DROPOUT) dropout.philox = philox_stream({philox_key[0]}, sample_ids[blockIdx.z]);
 
@@ -113,7 +112,7 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
             k_tile(stage), k, [&](int r) { return key0 + r < T ? k + (first + r) * k_pitch + blockIdx.y * HEAD_DIM : nullptr; });
         load_tile<KEY_STEP, VALUE_DIM, THREADS>(
             v_tile(stage), v, [&](int r) { return key0 + r < T ? v + (first + r) * v_pitch + blockIdx.y * VALUE_DIM : nullptr; });
-        if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask, key0, T);
+        if (PADDING) find_real<KEY_STEP>(real(stage), attention_mask + first, T - key0);
         if (DROPOUT) draw_kept<ROWS, KEY_STEP, ROW_WARPS>(keep(stage), dropout, rows, row0, key0);
     };
 
@@ -142,11 +141,11 @@ attention_forward(element* o,                             // [B T, heads VALUE_D
         if (key0 > token_of(last_row) || DOCUMENTS && key0 + KEY_STEP <= from[own_row]) continue;  // nothing that this warp sees
 
         float s[ROW_TILES][KEY_STEP / 8][4] = {};
-        multiply<D>(s, q_tile, warp_row, k_tile(stage));
+        multiply<D>(s, q_tile, own_row, k_tile(stage));
         if (key0 + KEY_STEP - 1 > token_of(own_row) || DOCUMENTS && key0 < from[last_row] || has_padding<KEY_STEP>(real(stage)))
-            mask_unseen(s, row0 + warp_row, key0, rows.group, from + warp_row, real(stage));
+            mask_unseen(s, row0 + own_row, key0, rows.group, from + own_row, real(stage));
         advance(softmax, s, scale * LOG2_E);
-        if (DROPOUT) drop(s, keep(stage) + warp_row * (KEY_STEP / 32));
+        if (DROPOUT) drop(s, keep(stage) + own_row * (KEY_STEP / 32));
         u32 p[ROW_TILES][KEY_STEP / 16][4];
         pack_left(p, s);
         accumulate<DV>(softmax.sum, p, v_tile(stage));

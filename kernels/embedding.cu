@@ -96,11 +96,13 @@ __device__ __forceinline__ int block_scan(int x, int* scratch) {
 
 // Moves keys to the places that their digits give them, equal digits in the order in which they stood.
 // launch: grid ceil_div(N, TILE), block SORT_THREADS, registers 64
-extern "C" __global__ void __launch_bounds__(SORT_THREADS) embedding_sort(int* sorted,        // [N]: the keys
-                                                                          int* from,          // [N]: where each one stood
-                                                                          const int* keys,    // [N]
-                                                                          const int* counts,  // [tiles, DIGITS]
-                                                                          int N, int shift) {
+extern "C" __global__ void __launch_bounds__(SORT_THREADS)
+    embedding_sort(int* sorted,        // [N]: the keys
+                   int* order,         // [N]: where each one stood at first
+                   const int* keys,    // [N]
+                   const int* before,  // [N]: the order after the first pass; that pass itself, whose shift is 0, does not read it
+                   const int* counts,  // [tiles, DIGITS]
+                   int N, int shift) {
     constexpr int OWNED = ceil_div(DIGITS, SORT_THREADS);  // digits of a thread
     __shared__ int place[SORT_WARPS][DIGITS];              // counts of each warp, then where its next key of that digit goes
     __shared__ int scratch[SORT_WARPS];
@@ -109,10 +111,14 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) embedding_sort(int* s
     // A warp owns neighbouring keys: a key's rank among those of its digit in the warp.
     for (int d = lane; d < DIGITS; d += WARP) place[warp][d] = 0;
     __syncwarp();  // the warp's counts are 0
-    int key[SORT_ROUNDS], rank[SORT_ROUNDS];
+    int key[SORT_ROUNDS], position[SORT_ROUNDS], rank[SORT_ROUNDS];
     const int first = blockIdx.x * TILE + warp * WARP * SORT_ROUNDS + lane;
 #pragma unroll
-    for (int i = 0; i < SORT_ROUNDS; i++) key[i] = first + i * WARP < N ? keys[first + i * WARP] : 0;
+    for (int i = 0; i < SORT_ROUNDS; i++) {
+        const int n = first + i * WARP;
+        key[i] = n < N ? keys[n] : 0;
+        position[i] = n < N && shift > 0 ? before[n] : n;
+    }
 #pragma unroll
     for (int i = 0; i < SORT_ROUNDS; i++) {
         const bool present = first + i * WARP < N;
@@ -157,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) embedding_sort(int* s
         if (first + i * WARP >= N) continue;
         const int to = place[warp][key[i] >> shift & DIGITS - 1] + rank[i];
         sorted[to] = key[i];
-        from[to] = first + i * WARP;
+        order[to] = position[i];
     }
 }
 
@@ -177,8 +183,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS)
                        float* partial,          // [ceil_div(N, PIECE), H]: of ids that began in an earlier piece
                        const element* dy,       // [N, H]
                        const int* sorted,       // [N]: the ids in order
-                       const int* from_second,  // [N]: where each stood before the second pass
-                       const int* from_first,   // [N]: and before the first
+                       const int* order,        // [N]: where each of them stands in ids
                        int N, int H) {
     const int unit = blockIdx.x * ROW_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int slabs = ceil_div(H, SLAB), piece = unit / slabs, column = unit % slabs * SLAB + lane * COLUMNS;
@@ -193,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     for (int base = begin; base < end; base += WARP) {
         const bool present = base + lane < end;
         const int id = present ? sorted[base + lane] : -1;
-        const int n = present ? from_first[from_second[base + lane]] : 0;
+        const int n = present ? order[base + lane] : 0;
         for (int first = 0; first < min(WARP, end - base); first += AT_ONCE) {
             float v[AT_ONCE][COLUMNS];
 #pragma unroll

@@ -151,7 +151,7 @@ __device__ __forceinline__ void rope(element* y, const element* x, const float* 
     }
 }
 
-// launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS), block THREADS, registers 64
+// launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS), block THREADS, registers HELD > 8 ? 80 : 56
 extern "C" __global__ void __launch_bounds__(THREADS)
     rope_forward(element* y,            // [R, H * D]; may be x
                  const element* x,      // [R, H * D]
@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     rope(y, x, table, positions, R, H, y_pitch, x_pitch, 1.0f);
 }
 
-// launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS), block THREADS, registers 64
+// launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS), block THREADS, registers HELD > 8 ? 80 : 56
 extern "C" __global__ void __launch_bounds__(THREADS)
     rope_backward(element* dx,           // [R, H * D]; may be dy
                   const element* dy,     // [R, H * D]
@@ -171,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     rope(dx, dy, table, positions, R, H, dx_pitch, dy_pitch, -1.0f);
 }
 
-// launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS * REPEAT), block THREADS, registers 64
+// launch: grid ceil_div(R * ceil_div(H, ceil_div(H, WARP_GROUPS)), GROUPS * REPEAT), block THREADS, registers HELD > 8 ? 112 : 72
 extern "C" __global__ void __launch_bounds__(THREADS)
     head_norm_rope_forward(element* y,             // [R, H * D]; may be x
                            const element* x,       // [R, H * D]
@@ -209,8 +209,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// launch: grid P, block THREADS, registers 128
-extern "C" __global__ void __launch_bounds__(THREADS)
+// launch: grid P, block THREADS, registers HELD > 8 ? 160 : 96
+extern "C" __global__ void __launch_bounds__(THREADS, 1)  // one block is enough: else the assembler spills for the sake of a third
     head_norm_rope_backward(element* dx,            // [R, H * D]; may be dy
                             float* partial,         // [P, 2, D]: of w_q and w_k
                             const element* dy,      // [R, H * D]
@@ -241,19 +241,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             load_head(v, x + (long long)at.row * x_pitch + h * HEAD_DIM, lane, present);
             load_head(g, dy + (long long)at.row * dy_pitch + h * HEAD_DIM, lane, present);
             rotate(g, angles, -1.0f);
-            const float rstd = rsqrtf(head_dot(v, v) / HEAD_DIM + eps);
-            const bool of_q = h < Q;
-            if (present && of_q) {
-#pragma unroll
-                for (int j = 0; j < HELD; j++) dw[0][j] = fmaf(g[j], v[j] * rstd, dw[0][j]);
-            } else if (present) {
-#pragma unroll
-                for (int j = 0; j < HELD; j++) dw[1][j] = fmaf(g[j], v[j] * rstd, dw[1][j]);
-            }
+            const float mean_square = head_dot(v, v) / HEAD_DIM;
+            const float rstd = present ? rsqrtf(mean_square + eps) : 0.0f;
+            const float to_q = h < Q ? 1.0f : 0.0f, to_k = 1.0f - to_q;  // not a branch, in which a warp's heads would part
 #pragma unroll
             for (int j = 0; j < HELD; j++) {
                 v[j] *= rstd;
-                g[j] *= of_q ? weight[0][j] : weight[1][j];
+                dw[0][j] = fmaf(g[j] * v[j], to_q, dw[0][j]);
+                dw[1][j] = fmaf(g[j] * v[j], to_k, dw[1][j]);
+                g[j] *= h < Q ? weight[0][j] : weight[1][j];
             }
             const float mean = head_dot(g, v) / HEAD_DIM;
 #pragma unroll

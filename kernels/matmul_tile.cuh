@@ -44,7 +44,7 @@ constexpr int THREADS = TILE_M / WARP_M * WARPS_N * 32;
 constexpr int STAGE_BYTES = (TILE_M + TILE_N) * 128;
 constexpr int TILE_BYTES = STAGES * STAGE_BYTES;
 constexpr int BLOCKS_PER_SM = THREADS < 256 ? 256 / THREADS : 1;
-constexpr int REGISTERS = sizeof(element) == 4 || ALIGNED == 0 ? 255 : WARP_M * WARP_N > 2048 ? 232 : 168;  // a thread's, at most
+constexpr int REGISTERS = sizeof(element) == 4 || ALIGNED == 0 ? 255 : WARP_M * WARP_N > 2048 ? 232 : 176;  // a thread's, at most
 
 extern __shared__ __align__(1024) u8 tile_memory[];
 
@@ -165,11 +165,12 @@ struct Operand {
     }
 };
 
-// acc += A B over the stage that begins at byte `stage`.
+// acc += A B over the stage that begins at byte `stage`.  `copy()` starts the next copies while the first fragments are on their
+// way.
 template <typename T>
 struct Multiply {
-    template <typename A, typename B>
-    static __device__ __forceinline__ void add(Accumulators& acc, const A& a, const B& b, u32 stage) {
+    template <typename A, typename B, typename Copy>
+    static __device__ __forceinline__ void add(Accumulators& acc, const A& a, const B& b, u32 stage, Copy copy) {
         u32 fa[2][WARP_M / 16][4], fb[2][WARP_N / 16][4];
         auto load = [&](int k) {
 #pragma unroll
@@ -178,6 +179,7 @@ struct Multiply {
             for (int j = 0; j < WARP_N; j += 16) b.load_fragment(fb[k / 16 % 2][j / 16], stage, j, k);
         };
         load(0);
+        copy();
 #pragma unroll
         for (int k = 0; k < STEP; k += 16) {
             if (k + 16 < STEP) load(k + 16);  // on their way while the tensor cores work on the ones before
@@ -194,8 +196,9 @@ struct Multiply {
 
 template <>
 struct Multiply<float> {
-    template <typename A, typename B>
-    static __device__ __forceinline__ void add(Accumulators& acc, const A& a, const B& b, u32 stage) {
+    template <typename A, typename B, typename Copy>
+    static __device__ __forceinline__ void add(Accumulators& acc, const A& a, const B& b, u32 stage, Copy copy) {
+        copy();
         const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll 1
         for (int u = 0; u < STEP / 4; u++) {
@@ -252,8 +255,7 @@ __device__ __forceinline__ void tile_product(Accumulators& acc, const Matrix& a,
     for (int slice = 0; slice < slices; slice++) {
         copy_async_wait<STAGES - 2>();
         __syncthreads();  // everyone's part of this slice has come, and everyone has left the stage that is filled next
-        copy(slice + STAGES - 1);
-        Multiply<element>::add(acc, left, right, stage);
+        Multiply<element>::add(acc, left, right, stage, [&] { copy(slice + STAGES - 1); });
         stage = stage + STAGE_BYTES < TILE_BYTES ? stage + STAGE_BYTES : 0;
     }
 }

@@ -1,7 +1,7 @@
 // Runs of neighbouring elements as floats in registers, by accesses of up to 16 bytes where the address allows it, else singly.
 #pragma once
 
-#include "mma.cuh"
+#include "common.cuh"
 
 // WORDS = 1, 2 or a multiple of 4, by as few accesses as there can be.
 template <int WORDS>

@@ -119,7 +119,8 @@ fn print_table(outcomes: &[Outcome]) {
             let micro = |seconds: f64| format!("{:.2} µs", 1e6 * seconds);
             format!("{:>9.3} {:>9.3} {:>6.3} {:>9} {:>9}", c.distinct, c.requested, c.wavefronts, micro(c.bound), micro(c.roofline))
         });
-        say!("{verdict:4} {op:18} {pass:22} {shape:24} {element:5} {worst:>16} {}", counted.unwrap_or_default());
+        let line = format!("{verdict:4} {op:18} {pass:22} {shape:24} {element:5} {worst:>16} {}", counted.unwrap_or_default());
+        say!("{}", line.trim_end());
         for failure in outcome.failures.iter().chain(&outcome.waste) {
             // A compiler's log need not be read twice.
             let text = if said.insert(failure) || !failure.contains('\n') { failure } else { "the same again" };

@@ -8,8 +8,8 @@
 constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * 32;
 
-// launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, registers 96
-extern "C" __global__ void __launch_bounds__(THREADS)
+// launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, registers 128
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_forward(element* o,                             // [B T, heads VALUE_DIM]
                   float* lse,                             // [B, kv_heads, T heads / kv_heads]
                   const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row

@@ -38,7 +38,7 @@ __device__ __forceinline__ float dot(const element* key, const element* query) {
 }
 
 // launch: grid (ceil_div(T * (heads / kv_heads), WARPS), kv_heads, B), block THREADS, shared SHARED_BYTES, registers 128
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_forward(element* o,                             // [B T, heads VALUE_DIM]
                   float* lse,                             // [B, kv_heads, T heads / kv_heads]
                   const element* q,                       // [B T, q_pitch], heads HEAD_DIM of each row

@@ -41,7 +41,7 @@ pub struct Counted {
     pub shared_accesses: u64,
     /// Passes over shared memory.
     pub passes: u64,
-    /// Warps that waited at barriers, each time counted.
+    /// Warp instructions that wait: at barriers, or for asynchronous copies.
     pub barriers: u64,
     /// Passes over shared memory over those without conflicts; 1 where none is used.
     pub wavefronts: f64,

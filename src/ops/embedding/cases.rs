@@ -88,35 +88,25 @@ fn order(ids: &[usize]) -> Vec<usize> {
 
 fn sort(extents: Extents) -> Problem {
     let n = extents.ids;
-    let output = |name| Operand::output(name, Type::I32, [1, n]);
+    let workspace = |name, len| Operand::workspace(name, Type::I32, len);
     Problem {
         operands: vec![
-            output("sorted"),
-            output("from_second"),
-            output("from_first"),
-            Operand::workspace("keys", Type::I32, n),
-            Operand::workspace("counts", Type::I32, extents.counts()),
+            Operand::output("sorted", Type::I32, [1, n]),
+            Operand::output("order", Type::I32, [1, n]),
+            workspace("keys", n),
+            workspace("first_order", n),
+            workspace("counts", extents.counts()),
             Operand::input("ids", Type::I32, [1, n], integers(ids(extents))),
         ],
         run: Box::new(move |on| {
-            let to = Sorting {
-                sorted: on.slice_mut("sorted")?,
-                from_second: on.slice_mut("from_second")?,
-                from_first: on.slice_mut("from_first")?,
-                keys: on.slice_mut("keys")?,
-                counts: on.slice_mut("counts")?,
-            };
-            kernel::sort(on.context(), extents, to, on.slice("ids")?)
+            let first_pass = [on.slice_mut("keys")?, on.slice_mut("first_order")?];
+            let (sorted, order, counts) = (on.slice_mut("sorted")?, on.slice_mut("order")?, on.slice_mut("counts")?);
+            kernel::sort(on.context(), extents, Sorting { sorted, order, first_pass, counts }, on.slice("ids")?)
         }),
         reference: Box::new(move |_, host| {
             let ids: Vec<usize> = host.get::<f64>("ids").into_iter().map(|id| id as usize).collect();
-            let bits = extents.counts() / n.div_ceil(4096);
-            let low: Vec<usize> = ids.iter().map(|id| id % bits).collect();
-            let first = order(&low);
-            let after_first: Vec<usize> = first.iter().map(|&n| ids[n]).collect();
-            let second = order(&after_first);
-            let sorted = second.iter().map(|&n| after_first[n]);
-            vec![("sorted", integers(sorted)), ("from_second", integers(second.clone())), ("from_first", integers(first))]
+            let order = order(&ids);
+            vec![("sorted", integers(order.iter().map(|&n| ids[n]))), ("order", integers(order))]
         }),
         flops: 0,
         traffic: Traffic::Unmeasured,
@@ -135,15 +125,12 @@ fn backward(extents: Extents, traffic: Traffic) -> Problem {
             Operand::workspace("partial", Type::F32, extents.partials() * hidden),
             Operand::input("dy", Type::Activation, [n, hidden], normal(n * hidden, 2)),
             input("sorted", order.iter().map(|&n| ids[n]).collect()),
-            // As if the first pass had turned all around.
-            input("from_second", order.iter().map(|&at| n - 1 - at).collect()),
-            input("from_first", (0..n).rev().collect::<Vec<_>>()),
+            input("order", order),
         ],
         run: Box::new(move |on| {
-            let order =
-                Sorted { sorted: on.slice("sorted")?, from_second: on.slice("from_second")?, from_first: on.slice("from_first")? };
+            let sorted = Sorted { sorted: on.slice("sorted")?, order: on.slice("order")? };
             let (dtable, partial) = (on.slice_mut("dtable")?, on.slice_mut("partial")?);
-            kernel::backward(on.context(), extents, dtable, partial, on.activations("dy")?, order)
+            kernel::backward(on.context(), extents, dtable, partial, on.activations("dy")?, sorted)
         }),
         reference: Box::new(move |arithmetic, host| {
             with_precision!(arithmetic, P => {

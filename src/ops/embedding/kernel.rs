@@ -79,12 +79,10 @@ pub fn forward(
 pub struct Sorting<'a> {
     /// [N], the ids in order.
     pub sorted: SliceMut<'a, i32>,
-    /// [N], where each of them stood after the first pass.
-    pub from_second: SliceMut<'a, i32>,
-    /// [N], where what the first pass wrote had stood.
-    pub from_first: SliceMut<'a, i32>,
-    /// Workspace, [N]: the ids after the first pass.
-    pub keys: SliceMut<'a, i32>,
+    /// [N], where each of them stood.
+    pub order: SliceMut<'a, i32>,
+    /// Workspaces, [N] each: the same after the first pass.
+    pub first_pass: [SliceMut<'a, i32>; 2],
     /// Workspace, [[`Extents::counts`]].
     pub counts: SliceMut<'a, i32>,
 }
@@ -96,12 +94,13 @@ pub fn sort(context: &Context, extents: Extents, to: Sorting<'_>, ids: Slice<'_,
     }
     #[allow(non_snake_case)]
     let (N, _) = extents.ids_and_hidden()?;
-    let (defines, Sorting { sorted, from_second, from_first, keys, counts }) = (extents.defines()?, to);
-    let passes = [(ids, keys, from_first), (keys.as_slice(), sorted, from_second)];
-    for (digit, (keys, sorted, from)) in passes.into_iter().enumerate() {
+    let (defines, Sorting { sorted, order, first_pass: [keys, first_order], counts }) = (extents.defines()?, to);
+    // The first pass has no order before it, and reads none.
+    let passes = [(ids, ids, keys, first_order), (keys.as_slice(), first_order.as_slice(), sorted, order)];
+    for (digit, (keys, before, sorted, order)) in passes.into_iter().enumerate() {
         let shift = (digit * extents.digit_bits()) as i32;
         context.launch(&defines, &EmbeddingCount { counts, keys, N, shift })?;
-        context.launch(&defines, &EmbeddingSort { sorted, from, keys, counts: counts.as_slice(), N, shift })?;
+        context.launch(&defines, &EmbeddingSort { sorted, order, keys, before, counts: counts.as_slice(), N, shift })?;
     }
     Ok(())
 }
@@ -109,12 +108,10 @@ pub fn sort(context: &Context, extents: Extents, to: Sorting<'_>, ids: Slice<'_,
 /// The order that [`sort`] has found.
 #[derive(Debug, Clone, Copy)]
 pub struct Sorted<'a> {
-    /// [N]
+    /// [N], the ids in order.
     pub sorted: Slice<'a, i32>,
-    /// [N]
-    pub from_second: Slice<'a, i32>,
-    /// [N]
-    pub from_first: Slice<'a, i32>,
+    /// [N], where each of them stood.
+    pub order: Slice<'a, i32>,
 }
 
 /// `dy` [N, H] → added to `dtable` [V, H]; `partial` is a workspace of [[`Extents::partials`], H].
@@ -124,15 +121,15 @@ pub fn backward(
     dtable: SliceMut<'_, f32>,
     partial: SliceMut<'_, f32>,
     dy: ElementSlice<'_>,
-    order: Sorted<'_>,
+    sorted: Sorted<'_>,
 ) -> Result<()> {
     if extents.ids == 0 {
         return Ok(());
     }
     #[allow(non_snake_case)]
     let (N, H) = extents.ids_and_hidden()?;
-    let (defines, Sorted { sorted, from_second, from_first }) = (extents.defines()?, order);
-    context.launch(&defines, &EmbeddingBackward { dtable, partial, dy, sorted, from_second, from_first, N, H })?;
+    let (defines, Sorted { sorted, order }) = (extents.defines()?, sorted);
+    context.launch(&defines, &EmbeddingBackward { dtable, partial, dy, sorted, order, N, H })?;
     let partial = partial.as_slice();
     context.launch_for(dy.element(), &defines, &EmbeddingBackwardRest { dtable, partial, sorted, N, H })
 }

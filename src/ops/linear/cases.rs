@@ -4,10 +4,14 @@ use super::kernel::{self, Extents, Gated, Rows, WeightGradient};
 use super::reference;
 use super::tiling::Tiling;
 use crate::Result;
+use crate::gpu::device::Limits;
 use crate::gpu::{ElementSlice, ElementSliceMut, ElementType};
 use crate::ops::table::{Case, Operand, Operands, Precision, Problem, Traffic, Type, normal, widened};
 use crate::tensor::Float;
 use crate::with_precision;
+
+/// Shared memory of a block on the device that the emulator is, where counters are read.
+pub(crate) const SHARED: u32 = Limits::of_capability(9, 0).shared_per_block;
 
 /// One product.
 #[derive(Clone, Copy)]
@@ -40,19 +44,11 @@ const ADD_BACKWARD_INPUT: Pass = ("add backward input", |shape| backward_input(s
 const SWIGLU_BACKWARD: Pass = ("swiglu backward", swiglu_backward);
 const BACKWARD_WEIGHT: Pass = ("backward weight", |shape| backward_weight(shape, false));
 const ADD_BACKWARD_WEIGHT: Pass = ("add backward weight", |shape| backward_weight(shape, true));
-const PASSES: [Pass; 9] = [
-    FORWARD,
-    ADD_FORWARD,
-    FORWARD_TO_FLOAT,
-    SWIGLU_FORWARD,
-    BACKWARD_INPUT,
-    ADD_BACKWARD_INPUT,
-    SWIGLU_BACKWARD,
-    BACKWARD_WEIGHT,
-    ADD_BACKWARD_WEIGHT,
-];
+const FORWARDS: [Pass; 4] = [FORWARD, ADD_FORWARD, FORWARD_TO_FLOAT, SWIGLU_FORWARD];
+const INPUT_GRADIENTS: [Pass; 3] = [BACKWARD_INPUT, ADD_BACKWARD_INPUT, SWIGLU_BACKWARD];
+const WEIGHT_GRADIENTS: [Pass; 2] = [BACKWARD_WEIGHT, ADD_BACKWARD_WEIGHT];
 
-/// Odd shapes in every type, with the smallest tiles and with larger ones; a model's shapes in bf16.
+/// Odd shapes in every type, with all tiles; a model's shapes in bf16.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |passes: &[Pass], [m, n, k]: [usize; 3], spacing: Spacing, element, measured| {
@@ -61,21 +57,30 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new("linear", pass, &format!("{m}x{n}x{k}{}", spacing.0), element, move || problem(shape)));
         }
     };
+    let all = [&FORWARDS[..], &INPUT_GRADIENTS, &WEIGHT_GRADIENTS].concat();
     for element in ElementType::ALL {
-        for (shape, spacing) in
-            [([1, 8, 8], PACKED), ([17, 40, 72], SPACED), ([130, 24, 200], PACKED), ([1, 1, 1], PACKED), ([67, 33, 71], ODD)]
-        {
-            add(&PASSES, shape, spacing, element, false);
+        add(&all, [17, 40, 72], SPACED, element, false);
+        add(&all, [67, 33, 71], ODD, element, false);
+        // Several blocks share a tile.
+        add(&WEIGHT_GRADIENTS, [1100, 24, 40], SPACED, element, false);
+    }
+    for element in [ElementType::F32, ElementType::BF16] {
+        for shape in [[1, 8, 8], [1, 1, 1], [130, 24, 200]] {
+            add(&all, shape, PACKED, element, false);
         }
         // A vocabulary is seldom a multiple of anything.
         add(&[FORWARD, FORWARD_TO_FLOAT, BACKWARD_INPUT, BACKWARD_WEIGHT], [50, 69, 40], PADDED, element, false);
-        // Several blocks share a tile.
-        add(&[BACKWARD_WEIGHT, ADD_BACKWARD_WEIGHT], [1100, 24, 40], SPACED, element, false);
     }
-    // Larger tiles.
-    add(&PASSES, [1030, 1096, 40], PACKED, ElementType::BF16, false);
-    add(&PASSES, [2177, 1096, 24], SPACED, ElementType::BF16, false);
-    add(&PASSES, [40, 1096, 1032], SPACED, ElementType::BF16, false);
+    // Larger tiles, of 64 x 128, 128 x 128 and 128 x 256.
+    for ([m, wide, narrow], spacing) in [([1000, 1000, 24], PACKED), ([1030, 1096, 40], SPACED), ([2177, 1096, 24], PACKED)] {
+        add(&FORWARDS, [m, wide, narrow], spacing, ElementType::BF16, false);
+        add(&INPUT_GRADIENTS, [m, narrow, wide], spacing, ElementType::BF16, false);
+    }
+    add(&[FORWARD], [1030, 1096, 40], PACKED, ElementType::F32, false);
+    add(&[BACKWARD_INPUT], [1030, 40, 1096], PACKED, ElementType::F32, false);
+    for (shape, spacing) in [([40, 72, 136], PACKED), ([40, 136, 152], SPACED), ([40, 1096, 1032], PACKED)] {
+        add(&WEIGHT_GRADIENTS, shape, spacing, ElementType::BF16, false);
+    }
     // The ladder's: a naive kernel is done with it in seconds.
     add(&[FORWARD], [512, 512, 256], PACKED, ElementType::BF16, true);
     add(&[FORWARD], [4096, 768, 512], PACKED, ElementType::BF16, true);
@@ -83,7 +88,7 @@ pub fn cases() -> Vec<Case> {
     add(&[BACKWARD_INPUT], [4096, 768, 512], PACKED, ElementType::BF16, true);
     add(&[SWIGLU_FORWARD], [2048, 1408, 512], PACKED, ElementType::BF16, true);
     add(&[SWIGLU_BACKWARD], [2048, 512, 1408], PACKED, ElementType::BF16, true);
-    add(&[BACKWARD_WEIGHT, ADD_BACKWARD_WEIGHT], [8192, 768, 512], PACKED, ElementType::BF16, true);
+    add(&WEIGHT_GRADIENTS, [8192, 768, 512], PACKED, ElementType::BF16, true);
     cases
 }
 
@@ -118,7 +123,7 @@ impl Shape {
     }
 
     fn tiled(self, [rows, cols, depth]: [usize; 3], others: usize) -> Traffic {
-        self.traffic(Tiling::new(rows, cols, self.element, true), [rows, cols, depth], others)
+        self.traffic(Tiling::new([rows, cols], self.element, true, SHARED), [rows, cols, depth], others)
     }
 }
 
@@ -306,8 +311,8 @@ fn backward_weight(shape: Shape, accumulate: bool) -> Problem {
     } else {
         Operand::output("dw", Type::F32, [n, k])
     };
-    let tiling = Tiling::shared(n, k, shape.element, true);
-    let splits = tiling.splits(n, k, m);
+    let tiling = Tiling::shared([n, k], shape.element, true, SHARED);
+    let splits = tiling.splits([n, k], m);
     // A gradient moves once or, to be added to, twice; a partial sum is written and read.
     let stored = n * k * 4 * (if accumulate { 2 } else { 1 } + if splits > 1 { 2 * splits } else { 0 });
     Problem {

@@ -58,7 +58,7 @@ pub fn forward(
     #[allow(non_snake_case)] // the kernel's names
     let [M, N, K] = layout.ints([m, n, k])?;
     let call = MatmulForward { y: y.at, x: x.at, w, residual: residual.at, M, N, K, y_pitch, x_pitch, residual_pitch, add };
-    launch(context, [m, n], Tiling::new(m, n, element, layout.aligned()), &call)
+    launch(context, [m, n], Tiling::new([m, n], element, layout.aligned(), shared(context)), &call)
 }
 
 /// The same with `y` and `residual` in f32: logits, and a residual stream in f32.
@@ -88,7 +88,7 @@ pub fn forward_to_float(
     #[allow(non_snake_case)]
     let [M, N, K] = layout.ints([m, n, k])?;
     let call = MatmulForwardToFloat { y: y.at, x: x.at, w, residual: residual.at, M, N, K, y_pitch, x_pitch, residual_pitch, add };
-    launch(context, [m, n], Tiling::new(m, n, element, layout.aligned()), &call)
+    launch(context, [m, n], Tiling::new([m, n], element, layout.aligned(), shared(context)), &call)
 }
 
 /// What [`swiglu_forward`] writes.
@@ -121,7 +121,7 @@ pub fn swiglu_forward(
     #[allow(non_snake_case)]
     let [M, I, K, x_pitch] = layout.ints([m, n, k, x.pitch])?;
     let call = MatmulSwigluForward { h, gate_up, x: x.at, w, M, I, K, x_pitch };
-    launch(context, [m, n], Tiling::new(m, 2 * n, element, layout.aligned()), &call)
+    launch(context, [m, n], Tiling::new([m, 2 * n], element, layout.aligned(), shared(context)), &call)
 }
 
 /// `dy` [M, N], `w` [N, K] → `dx = dy·W` [M, K], with `residual` [M, K] added where there is one; that may be `dx` itself.
@@ -152,7 +152,7 @@ pub fn backward_input(
     let [M, N, K] = layout.ints([m, n, k])?;
     let call =
         MatmulBackwardInput { dx: dx.at, dy: dy.at, w, residual: residual.at, M, N, K, dx_pitch, dy_pitch, residual_pitch, add };
-    launch(context, [m, k], Tiling::new(m, k, element, layout.aligned()), &call)
+    launch(context, [m, k], Tiling::new([m, k], element, layout.aligned(), shared(context)), &call)
 }
 
 /// Through `y = h·Wᵀ` and `h = silu(g)·u`: `dy` [M, N], `w` [N, K], `gate_up` (g, then u) [M, 2·K] → `d_gate_up` likewise.
@@ -177,7 +177,7 @@ pub fn swiglu_backward(
     #[allow(non_snake_case)]
     let [M, N, I, dy_pitch] = layout.ints([m, n, k, dy.pitch])?;
     let call = MatmulSwigluBackward { d_gate_up, dy: dy.at, w, gate_up, M, N, I, dy_pitch };
-    launch(context, [m, k], Tiling::new(m, k, element, layout.aligned()), &call)
+    launch(context, [m, k], Tiling::new([m, k], element, layout.aligned(), shared(context)), &call)
 }
 
 /// Where [`backward_weight`] leaves the gradient.
@@ -191,13 +191,15 @@ pub struct WeightGradient<'a> {
     pub partial: SliceMut<'a, f32>,
 }
 
-/// Floats of the workspace of [`backward_weight`], whatever the pitches.
+/// Floats of the workspace of [`backward_weight`], whatever the pitches and the device.
 pub fn partials(extents: Extents, element: ElementType) -> usize {
     let Extents { m, n, k } = extents;
-    let splits = [true, false].map(|aligned| Tiling::shared(n, k, element, aligned).splits(n, k, m));
-    match splits[0].max(splits[1]) {
-        1 => 0,
-        splits => splits * n * k,
+    // Devices differ in whether the largest tiles fit.
+    let tilings = [(true, u32::MAX), (true, 100 << 10), (false, 0)];
+    let tilings = tilings.map(|(aligned, shared)| Tiling::shared([n, k], element, aligned, shared));
+    match tilings.map(|tiling| tiling.splits([n, k], m)).into_iter().max() {
+        None | Some(1) => 0,
+        Some(splits) => splits * n * k,
     }
 }
 
@@ -218,8 +220,8 @@ pub fn backward_weight(
     layout.add("dw", dw.view(), ElementType::F32, [n, k], k)?;
     layout.add("dy", dy.at.view(), element, [m, n], dy.pitch)?;
     layout.add("x", x.at.view(), element, [m, k], x.pitch)?;
-    let tiling = Tiling::shared(n, k, element, layout.aligned());
-    let parts = tiling.splits(n, k, m);
+    let tiling = Tiling::shared([n, k], element, layout.aligned(), shared(context));
+    let parts = tiling.splits([n, k], m);
     if parts > 1 {
         layout.add("partial", partial.view(), ElementType::F32, [parts * n, k], k)?;
     }
@@ -237,6 +239,11 @@ pub fn backward_weight(
     sum(partial, 0)?;
     let call = MatmulAddPartials { dw, partial: partial.as_slice(), count, splits, accumulate };
     context.launch_for(element, &tiling.defines(), &call)
+}
+
+/// The most bytes of shared memory that a block can have.
+pub(crate) fn shared(context: &Context) -> u32 {
+    context.device().info().limits.shared_per_block
 }
 
 /// Nothing is launched for a matrix without elements.

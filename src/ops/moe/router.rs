@@ -144,9 +144,14 @@ pub struct Routed {
 pub fn router(tape: &mut Tape, x: &Var, w_gate: &Var, correction: Option<&Tensor>, config: &RouterConfig) -> Result<Routed> {
     config.check(w_gate.value().shape().rows())?;
     let logits = linear(tape, x, w_gate)?;
+    route(tape, &logits, correction, config)
+}
+
+/// The router from its logits `[.., T, E]` on; what its kernels do.
+pub(super) fn route(tape: &mut Tape, logits: &Var, correction: Option<&Tensor>, config: &RouterConfig) -> Result<Routed> {
     let scores = match config.scoring {
-        Scoring::Softmax => softmax(tape, &logits)?,
-        Scoring::Sigmoid => sigmoid(tape, &logits)?,
+        Scoring::Softmax => softmax(tape, logits)?,
+        Scoring::Sigmoid => sigmoid(tape, logits)?,
     };
     let routing = Routing::choose_within(scores.value(), correction, config.top_k, [config.groups, config.top_groups])?;
     let routing = Arc::new(routing);

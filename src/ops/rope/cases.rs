@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
     }
     // q and k of a projection that v follows; the queries of latent attention.
     for (rows, [q, k], [width, rotary], layout, gap) in [
-        (2048, [8, 2], [64, 64], Halves, 128),
+        (4096, [8, 2], [64, 64], Halves, 128),
         (1024, [8, 2], [96, 96], Halves, 192),
         (512, [16, 8], [128, 128], Halves, 1024),
         (512, [8, 0], [192, 64], Interleaved, 0),

@@ -29,6 +29,8 @@ pub fn cases() -> Vec<Case> {
         add(&mut cases, Sizes { tokens, experts, top_k }, tile_rows, load, false);
     }
     add(&mut cases, Sizes { tokens: 32768, experts: 8, top_k: 2 }, 128, Load::Even, true);
+    // More blocks than the scan has threads.
+    add(&mut cases, Sizes { tokens: 270_000, experts: 4, top_k: 2 }, 128, Load::Even, true);
     cases
 }
 

@@ -3,7 +3,7 @@
 use super::kernel::{self, Extents, Tiles, max_tiles, tile_rows};
 use crate::Result;
 use crate::gpu::ElementType;
-use crate::ops::linear::cases::{product, sum, swiglu, swiglu_gradient, transposed};
+use crate::ops::linear::cases::{SHARED, product, sum, swiglu, swiglu_gradient, transposed};
 use crate::ops::linear::kernel::Gated;
 use crate::ops::linear::reference;
 use crate::ops::linear::tiling::Tiling;
@@ -111,7 +111,10 @@ impl Shape {
 
     /// Sectors that the tiles of each expert's C ask for, `columns` wide, the sum going over `depth`, and `others` bytes once.
     fn traffic(self, columns: usize, depth: usize, others: usize) -> Traffic {
-        let Ok(tiling) = Tiling::of_rows(self.tile_rows(), self.element, true) else { return Traffic::Unmeasured };
+        let Extents { rows, experts, .. } = self.extents();
+        let tiles = max_tiles(rows, experts, self.tile_rows());
+        let tiling = Tiling::of_height(self.tile_rows(), [tiles, columns], self.element, true, SHARED);
+        let Ok(tiling) = tiling else { return Traffic::Unmeasured };
         let operands = |&rows: &usize| rows * columns.div_ceil(tiling.columns) + columns * rows.div_ceil(tiling.rows);
         self.sectors(self.counts.iter().map(operands).sum::<usize>() * depth * self.element.bytes() + others)
     }
@@ -230,7 +233,7 @@ fn backward_weight(shape: Shape, accumulate: bool) -> Problem {
     let offsets = shape.offsets().into_iter().map(|offset| offset as f64).collect();
     // Where an expert has no rows there is nothing to add.
     let stored = if accumulate { 2 * shape.counts.iter().filter(|&&count| count > 0).count() } else { experts } * n * k * 4;
-    let tiling = Tiling::shared(n, k, shape.element, true);
+    let tiling = Tiling::shared([n, k], shape.element, true, SHARED);
     let operands = (n * k.div_ceil(tiling.columns) + k * n.div_ceil(tiling.rows)) * rows * shape.element.bytes();
     Problem {
         operands: vec![

@@ -7,7 +7,7 @@ use crate::gpu::kernels::grouped_matmul::{
     GroupedMatmulSwigluForward,
 };
 use crate::gpu::{Context, ElementSlice, ElementSliceMut, ElementType, Slice, SliceMut};
-use crate::ops::linear::kernel::Gated;
+use crate::ops::linear::kernel::{Gated, shared};
 use crate::ops::linear::tiling::{Layout, Tiling};
 
 const OP: &str = "grouped_linear";
@@ -58,7 +58,7 @@ pub fn forward(
 ) -> Result<()> {
     let Extents { rows, experts, n, k } = extents;
     let layout = packed(w.element(), [("y", y.as_slice(), rows, n), ("x", x, rows, k), ("w", w, experts * n, k)])?;
-    let (tiling, max_tiles) = tiles.tiling(extents, w.element(), &layout)?;
+    let (tiling, max_tiles) = tiles.tiling(context, extents, n, w.element(), &layout)?;
     #[allow(non_snake_case)] // the kernel's names
     let [max_tiles, N, K] = layout.ints([max_tiles, n, k])?;
     launch(context, [rows, n], tiling, &GroupedMatmulForward { y, x, w, tiles: tiles.list, max_tiles, N, K })
@@ -80,7 +80,7 @@ pub fn swiglu_forward(
     let outputs = [("h", h.as_slice(), rows, n), ("gate_up", gate_up.as_slice(), rows, 2 * n)];
     let [h_rows, gate_up_rows] = outputs;
     let layout = packed(w.element(), [h_rows, gate_up_rows, ("x", x, rows, k), ("w", w, experts * 2 * n, k)])?;
-    let (tiling, max_tiles) = tiles.tiling(extents, w.element(), &layout)?;
+    let (tiling, max_tiles) = tiles.tiling(context, extents, 2 * n, w.element(), &layout)?;
     #[allow(non_snake_case)]
     let [max_tiles, I, K] = layout.ints([max_tiles, n, k])?;
     launch(context, [rows, n], tiling, &GroupedMatmulSwigluForward { h, gate_up, x, w, tiles: tiles.list, max_tiles, I, K })
@@ -100,7 +100,7 @@ pub fn backward_input(
 ) -> Result<()> {
     let Extents { rows, experts, n, k } = extents;
     let layout = packed(w.element(), [("dx", dx.as_slice(), rows, k), ("dy", dy, rows, n), ("w", w, experts * n, k)])?;
-    let (tiling, max_tiles) = tiles.tiling(extents, w.element(), &layout)?;
+    let (tiling, max_tiles) = tiles.tiling(context, extents, k, w.element(), &layout)?;
     #[allow(non_snake_case)]
     let [max_tiles, N, K] = layout.ints([max_tiles, n, k])?;
     launch(context, [rows, k], tiling, &GroupedMatmulBackwardInput { dx, dy, w, tiles: tiles.list, max_tiles, N, K })
@@ -123,7 +123,7 @@ pub fn swiglu_backward(
     let wide = [("d_gate_up", d_gate_up.as_slice(), rows, 2 * k), ("gate_up", gate_up, rows, 2 * k)];
     let [d_gate_up_rows, gate_up_rows] = wide;
     let layout = packed(w.element(), [d_gate_up_rows, gate_up_rows, ("dy", dy, rows, n), ("w", w, experts * n, k)])?;
-    let (tiling, max_tiles) = tiles.tiling(extents, w.element(), &layout)?;
+    let (tiling, max_tiles) = tiles.tiling(context, extents, k, w.element(), &layout)?;
     #[allow(non_snake_case)]
     let [max_tiles, N, I] = layout.ints([max_tiles, n, k])?;
     launch(
@@ -154,7 +154,7 @@ pub fn backward_weight(
     if offsets.len() <= experts {
         return Err(Error::device(format!("{OP}: `offsets` has {} elements, {experts} experts take one more", offsets.len())));
     }
-    let tiling = Tiling::shared(n, k, x.element(), layout.aligned());
+    let tiling = Tiling::shared([n, k], x.element(), layout.aligned(), shared(context));
     let accumulate = i32::from(accumulate);
     #[allow(non_snake_case)]
     let [E, N, K] = layout.ints([experts, n, k])?;
@@ -163,12 +163,20 @@ pub fn backward_weight(
 
 impl Tiles<'_> {
     /// Tiles of C of as many rows, and how many tiles of rows are listed.
-    fn tiling(self, extents: Extents, element: ElementType, layout: &Layout) -> Result<(Tiling, usize)> {
+    fn tiling(
+        self,
+        context: &Context,
+        extents: Extents,
+        columns: usize,
+        element: ElementType,
+        layout: &Layout,
+    ) -> Result<(Tiling, usize)> {
         let max_tiles = max_tiles(extents.rows, extents.experts, self.rows.max(1));
         if self.list.len() < max_tiles * 4 {
             return Err(Error::device(format!("{OP}: a list of {} numbers, {max_tiles} tiles take four each", self.list.len())));
         }
-        Ok((Tiling::of_rows(self.rows, element, layout.aligned())?, max_tiles))
+        let tiling = Tiling::of_height(self.rows, [max_tiles, columns], element, layout.aligned(), shared(context))?;
+        Ok((tiling, max_tiles))
     }
 }
 
