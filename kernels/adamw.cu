@@ -44,7 +44,9 @@ struct Stochastic {
     typedef bf16 Type;
     Philox philox;
     int step;
-    __device__ __forceinline__ Words words(long long i) const { return philox_words(philox, (u32)(i / 4), (u32)(i >> 34), step, 0); }
+    __device__ __forceinline__ Words words(long long i) const {
+        return philox_words(philox, (u32)(i / 4), (u32)(i >> 34), step, 0);
+    }
     __device__ __forceinline__ bf16 round(float x, u32 word) const {
         if (!(fabsf(x) < __int_as_float(0x7f800000))) return from_float<bf16>(x);
         return {(u16)((__float_as_uint(x) + (word & 0xffffu)) >> 16)};

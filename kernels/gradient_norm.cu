@@ -53,7 +53,8 @@ __device__ __forceinline__ double warp_sum(double x) {
     return x;
 }
 
-// One warp. `max_norm` 0 clips nothing; `growth_interval` 0 leaves the loss scale as it is. Past the table's end the last rate stays.
+// One warp. `max_norm` 0 clips nothing; `growth_interval` 0 leaves the loss scale as it is. Past the table's end the last rate
+// stays.
 // launch: grid 1, block WARP, registers 48
 extern "C" __global__ void __launch_bounds__(WARP)
     gradient_norm_step(float* state,           // [STATE_FLOATS]
