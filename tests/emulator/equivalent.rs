@@ -10,12 +10,12 @@ pub const CORPUS: &str = include_str!("equivalent.txt");
 /// Faults in `kernels/`.
 pub const OURS: &str = include_str!("ours.txt");
 
-/// A line `SUBJECT | OPERATOR | PLACE | REASON`, where the subject is a case of the corpus or a file of kernels. The place is either
-/// lines of the source (`12, 20-25`), or a text in double quotes that occurs in the source's line, which stays when lines move. A
-/// text in backquotes behind it must occur in the fault's description. `#` begins a remark.
+/// A line `SUBJECT | OPERATORS | PLACE | REASON`, where the subject is a case of the corpus, a file of kernels, or `*` for all of them.
+/// The place is either lines of the source (`12, 20-25`), or a text in double quotes that occurs in the source's line, which stays
+/// when lines move. A text in backquotes behind it must occur in the fault's description. `#` begins a remark.
 struct Entry {
     subject: &'static str,
-    operator: &'static str,
+    operators: Vec<&'static str>,
     place: Place,
     fragment: &'static str,
     text: &'static str,
@@ -46,7 +46,8 @@ impl Equivalents {
                 Place::Lines(lines) => lines.iter().any(|lines| lines.contains(&line)),
                 Place::Text(text) => source.contains(text),
             };
-            entry.subject == subject && entry.operator == operator && place && fault.description.contains(entry.fragment)
+            let names = [subject, "*"].contains(&entry.subject) && entry.operators.contains(&operator.as_str());
+            names && place && fault.description.contains(entry.fragment)
         };
         let found = self.0.iter_mut().filter(fits).map(|entry| entry.used = true).count();
         found > 0
@@ -65,7 +66,7 @@ impl Equivalents {
 
 fn entry(text: &'static str) -> Option<Entry> {
     let mut parts = text.splitn(4, " | ").map(str::trim);
-    let (subject, operator, place) = (parts.next()?, parts.next()?, parts.next()?);
+    let (subject, operators, place) = (parts.next()?, parts.next()?, parts.next()?);
     parts.next().filter(|reason| !reason.is_empty())?;
     let (place, fragment) = match place.strip_prefix('"') {
         Some(quoted) => {
@@ -81,5 +82,6 @@ fn entry(text: &'static str) -> Option<Entry> {
             (Place::Lines(lines.collect::<Option<_>>()?), fragment)
         }
     };
-    Some(Entry { subject, operator, place, fragment: fragment.trim_end_matches('`'), text, used: false })
+    let operators = operators.split(',').map(str::trim).collect();
+    Some(Entry { subject, operators, place, fragment: fragment.trim_end_matches('`'), text, used: false })
 }

@@ -16,8 +16,8 @@ use super::shadow::{Reach, shadowed};
 const SEEDS: u64 = 12;
 /// Warp instructions that an intact launch may execute.
 pub const ENOUGH: u64 = 10_000_000;
-/// What a run costs beside its warp instructions, as so many of them.
-const OVERHEAD: u64 = 20_000;
+/// What a fault costs beside the warp instructions that it is tried with, as so many of them: for each, and for each line of the PTX.
+const OVERHEAD: (u64, u64) = (20_000, 20);
 
 /// What became of a fault.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,8 @@ pub struct Subject<'a> {
     pub program: Arc<Program>,
     kernels: BTreeSet<String>,
     executions: Vec<Intact<'a>>,
+    /// Lines of its PTX.
+    lines: u64,
 }
 
 /// Launches that went well.
@@ -79,7 +81,8 @@ impl<'a> Subject<'a> {
             }
         };
         let executions = executions.into_iter().map(intact).collect::<Result<_, _>>()?;
-        Ok(Self { name: name.to_owned(), module, kernels: kernels.into_iter().collect(), executions, program })
+        let (name, kernels, lines) = (name.to_owned(), kernels.into_iter().collect(), ptx.lines().count() as u64);
+        Ok(Self { name, module, program, kernels, executions, lines })
     }
 
     /// Each fault of each kernel, once.
@@ -117,7 +120,8 @@ impl<'a> Subject<'a> {
         let mut spent = 0;
         for index in (0..longest).flat_map(|turn| operators.values().filter_map(move |indices| indices.get(turn))) {
             tried[*index] = spent < effort;
-            spent += self.reaching(&faults[*index]).map(|intact| intact.warp_instructions + OVERHEAD).sum::<u64>();
+            let executed: u64 = self.reaching(&faults[*index]).map(|intact| intact.warp_instructions).sum();
+            spent += if executed == 0 { 0 } else { OVERHEAD.0 + OVERHEAD.1 * self.lines + executed };
         }
         tried
     }

@@ -81,16 +81,18 @@ fn forward(extents: Extents, residual: bool, traffic: Traffic) -> Problem {
 fn backward(extents: Extents, residual: bool, traffic: Traffic) -> Problem {
     let Extents { rows, width } = extents;
     let (shape, n) = ([rows, width], rows * width);
-    let s = normal(n, 1);
+    let (s, w) = (normal(n, 1), normal(width, 2));
+    // With a part along w ⊙ s, so that mean(g ⊙ n) is not nearly zero in long rows.
+    let dy = normal(n, 5).iter().enumerate().map(|(i, x)| x + w[i % width] * s[i]).collect();
     let rstd = s.chunks_exact(width).map(|s| (s.iter().map(|x| x * x).sum::<f64>() / width as f64 + EPS).sqrt().recip()).collect();
     let mut operands = vec![
         Operand::output("dx", Type::Activation, shape),
         Operand::in_out("dw", Type::F32, [1, width], normal(width, 4)),
         Operand::workspace("partial", Type::F32, extents.partials() * width),
-        Operand::input("dy", Type::Activation, shape, normal(n, 5)),
+        Operand::input("dy", Type::Activation, shape, dy),
         Operand::input("s", Type::Activation, shape, s),
         Operand::input("rstd", Type::F32, [rows, 1], rstd),
-        Operand::input("w", Type::Activation, [1, width], normal(width, 2)),
+        Operand::input("w", Type::Activation, [1, width], w),
     ];
     if residual {
         operands.push(Operand::input("ds", Type::Activation, shape, normal(n, 6)));

@@ -1,6 +1,6 @@
 //! The kernels that we ship, in small cases of the operations' table, as subjects of faults.
 //!
-//! Whatever the table holds is taken up: for each pass of each operation in two types the smallest case that is not too small.
+//! Whatever the table holds is taken up: of each pass of each operation, in two types, the smallest case that is not too small.
 
 pub mod record;
 pub mod replay;
@@ -21,10 +21,29 @@ use crate::run::{Conditions, Execute, Outcome};
 use crate::suite::ENOUGH;
 use ptx_emulator::Order;
 
-/// Warp instructions that the faults of one file may take together, compiled in one way.
-pub const EFFORT: u64 = 20_000_000;
+/// Warp instructions that the faults of one file may take together, in all ways that it is compiled.
+pub const EFFORT: u64 = 12_000_000;
 /// The types in which a pass is looked at, and the least product of a shape's numbers: of smaller ones loops and tails are no part.
-const CHOICE: [(ElementType, u64); 3] = [(ElementType::F32, 1_000), (ElementType::BF16, 10_000), (ElementType::F32, 30_000)];
+const CHOICE: [(ElementType, u64); 2] = [(ElementType::F32, 13_000), (ElementType::BF16, 30_000)];
+
+/// Files whose survivors nobody has gone through yet: they are printed, and fail nothing.
+pub const PENDING: [&str; 15] = [
+    "attention_backward",
+    "attention_forward",
+    "decode_attention",
+    "decode_latent",
+    "embedding",
+    "gemv",
+    "gradient_norm",
+    "grouped_matmul",
+    "matmul",
+    "matmul_swiglu",
+    "moe_balance",
+    "moe_combine",
+    "moe_dispatch",
+    "moe_router",
+    "reduce",
+];
 
 /// A file compiled in one way, with all that launches its kernels.
 pub struct File {
@@ -70,28 +89,41 @@ pub fn source(file: &str) -> Option<&'static str> {
     texts.find(|(name, _)| Path::new(file).ends_with(name)).map(|(_, text)| text)
 }
 
-/// For each pass in each type the smallest case that is large enough, or else the largest.
+/// For each pass in each type the smallest case that is large enough, or else the largest, of those with the fewest extents of one:
+/// in these a whole dimension would go untried.
 fn chosen(cases: &[Case]) -> Vec<&Case> {
     let passes: BTreeSet<_> = cases.iter().map(|case| (case.op, case.pass)).collect();
-    let mut chosen = Vec::new();
+    let mut chosen: Vec<&Case> = Vec::new();
     for (op, pass) in passes {
         for (element, least) in CHOICE {
             let of_pass = cases.iter().filter(|case| (case.op, case.pass, case.element) == (op, pass, element));
             let mut by_size: Vec<&Case> = of_pass.collect();
-            by_size.sort_by_key(|case| size(case));
+            by_size.sort_by_key(|case| (ones(case), size(case)));
             // Cases for the counters are large: whether a case is one of them is asked last.
             let unmeasured = |case: &&&Case| (case.problem)().traffic == Traffic::Unmeasured;
             let large_enough = by_size.iter().filter(|case| size(case) >= least).find(unmeasured);
-            chosen.extend(large_enough.or_else(|| by_size.iter().rev().find(unmeasured)));
+            let case = large_enough.or_else(|| {
+                let fewest = by_size.first().map(|case| ones(case));
+                by_size.iter().rev().filter(|case| Some(ones(case)) == fewest).find(unmeasured)
+            });
+            chosen.extend(case.filter(|case| !chosen.iter().any(|other| std::ptr::eq(**case, *other))));
         }
     }
     chosen
 }
 
-/// The product of the numbers in its shape.
+/// The numbers in its shape.
+fn extents(case: &Case) -> impl Iterator<Item = u64> {
+    case.shape.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
+}
+
+fn ones(case: &Case) -> usize {
+    extents(case).filter(|&extent| extent == 1).count()
+}
+
+/// Their product.
 fn size(case: &Case) -> u64 {
-    let numbers = case.shape.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
-    numbers.filter(|&number| number > 0).fold(1, u64::saturating_mul)
+    extents(case).filter(|&extent| extent > 0).fold(1, u64::saturating_mul)
 }
 
 /// What a case's code asks of a device, and what comes of it.
