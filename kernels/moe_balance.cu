@@ -1,10 +1,11 @@
 // What keeps the experts of a mixture evenly loaded: an auxiliary loss, forward (its backward is part of moe_router.cu), and the
 // correction of the choice.
 //   loss = sum over sequences of factor * sum_e f_e * sum_t p[t, e]
-//   f: [sequences, E], the share of a sequence's T k slots that each expert gets when tokens choose by their scores alone: counts that
-//      no gradient flows through.  p: the scores, or their shares of their sum (see moe_router.cu)
-// Every published form is this one, with factor = alpha E / N, times k where the loss is not divided by k: one sequence of all N
-// tokens where it is over the batch (MiniMind-3; Switch Transformer, arXiv 2101.03961), else each by itself (MiniMind-2, DeepSeek-V3).
+//   f: [sequences, E], the share of a sequence's T k slots that each expert gets when tokens choose by their scores alone: counts
+//      that no gradient flows through.  p: the scores, or their shares of their sum (see moe_router.cu)
+// Every published form is this one, with factor = alpha E / N, times k where the loss is not divided by k: one sequence of all
+// N tokens where it is over the batch (MiniMind-3; Switch Transformer, arXiv 2101.03961), else each by itself (MiniMind-2,
+// DeepSeek-V3).
 // Saved for backward: f. Bound by latency: a block adds up what the router's blocks left of a sequence, always in the same order.
 
 #include "common.cuh"

@@ -4,8 +4,8 @@
 //                         tiles: [max_tiles, 4], (expert, first row, rows, 0), at most tile_rows rows each, for grouped matmuls
 // Four launches: each block counts the experts among its BLOCK_SLOTS slots; a block an expert turns these counts into where each
 // block's slots begin among the expert's; a block an expert writes its offset and tiles; each block places its slots.
-// Reads 8 bytes a slot and writes 8, nothing beside the rows that then move; the host learns none of it. Slots of one expert in a warp
-// number themselves by a match, warps and blocks by a scan: no atomic decides about an order. No gradient.
+// Reads 8 bytes a slot and writes 8, nothing beside the rows that then move; the host learns none of it. Slots of one expert in a
+// warp number themselves by a match, warps and blocks by a scan: no atomic decides about an order. No gradient.
 
 #include "common.cuh"
 

@@ -8,9 +8,9 @@
 // For the auxiliary loss (moe_balance.cu) the forward leaves sums of p = s, or of s / (sum_e s + 1e-20) for a sigmoid, and counts
 // of the k best of s alone; the backward adds dp_e = dloss * factor * f_e.                          (AUX)
 // Saved for backward: logits, choices, f; scores are computed anew. Reads 4 E bytes a token and writes 8 k, little beside the rows
-// of x that its experts read: what counts is that lanes have work. WIDTH lanes own a token, each with HELD of its logits in registers;
-// the best is the largest of the lanes' largest, and its owner strikes it out. Each block leaves sums of its own, which moe_balance.cu
-// adds in order: no atomics, the same bits whatever the order of blocks.
+// of x that its experts read: what counts is that lanes have work. WIDTH lanes own a token, each with HELD of its logits in
+// registers; the best is the largest of the lanes' largest, and its owner strikes it out. Each block leaves sums of its own, which
+// moe_balance.cu adds in order: no atomics, the same bits whatever the order of blocks.
 
 #include "common.cuh"
 

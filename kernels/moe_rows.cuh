@@ -1,5 +1,5 @@
-// What moves rows between the tokens of a mixture of experts and their experts (moe_permute.cu, moe_combine.cu). A warp owns a token;
-// a lane has up to BATCH vectors of it under way at once, to keep the memory busy.
+// What moves rows between the tokens of a mixture of experts and their experts (moe_permute.cu, moe_combine.cu). A warp owns a
+// token; a lane has up to BATCH vectors of it under way at once, to keep the memory busy.
 #pragma once
 
 #include "common.cuh"
