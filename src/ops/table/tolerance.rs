@@ -41,9 +41,9 @@ impl Distance {
         }
     }
 
-    /// Whether both are within what is allowed.
+    /// Whether both are within what is allowed. Nothing that is infinitely far off is, whatever the plain program does.
     pub fn pass(&self) -> bool {
-        self.max <= self.max_allowed && self.rms <= self.rms_allowed
+        self.max.is_finite() && self.max <= self.max_allowed && self.rms <= self.rms_allowed
     }
 
     /// The larger of the two as a share of what is allowed: above 1 it fails.
