@@ -1,7 +1,7 @@
 //! The shapes and types in which the kernels of linear maps are proven.
 
 use super::kernel::{self, Extents, Gated, Rows, WeightGradient};
-use super::reference;
+use super::{reference, transposed};
 use super::tiling::Tiling;
 use crate::Result;
 use crate::gpu::device::Limits;
@@ -125,11 +125,6 @@ impl Shape {
     fn tiled(self, [rows, cols, depth]: [usize; 3], others: usize) -> Traffic {
         self.traffic(Tiling::new([rows, cols], self.element, true, SHARED), [rows, cols, depth], others)
     }
-}
-
-/// The transpose of a matrix of `cols` columns.
-pub(crate) fn transposed<F: Float>(x: &[F], cols: usize) -> Vec<F> {
-    (0..cols).flat_map(|c| x.iter().skip(c).step_by(cols).copied()).collect()
 }
 
 /// `a` [.., K] times the transpose of `b` [N, K], every element as it is stored.

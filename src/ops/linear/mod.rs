@@ -9,6 +9,7 @@ pub mod tiling;
 use super::{expect_differentiable, inputs, shape_error};
 use crate::Result;
 use crate::cpu::gemm::{MatMut, MatRef, matmul};
+use crate::cpu::vectorized;
 use crate::tape::{Op, Sink, Tape, Var};
 use crate::tensor::{Element, Float, Tensor};
 use crate::{with_float, with_weights};
@@ -66,14 +67,30 @@ impl Op for Linear {
     }
 }
 
-/// The formula in plain loops: `x` `[R, K]`, `w` `[N, K]`, `y` `[R, N]`.
+/// The formula in plain loops: `x` `[R, K]`, `w` `[N, K]`, `y` `[R, N]`. Each element is summed in the order of k, all elements of a
+/// row side by side.
 pub fn reference<F: Float>(x: &[F], w: &[F], k: usize, y: &mut [F]) {
     let n = w.len() / k;
+    let w = transposed(w, k);
     for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(n)) {
-        for (w, y) in w.chunks_exact(k).zip(y) {
-            *y = x.iter().zip(w).map(|(&x, &w)| x * w).sum();
+        y.fill(F::of(0.0));
+        for (&x, w) in x.iter().zip(w.chunks_exact(n)) {
+            add_scaled(y, x, w);
         }
     }
+}
+
+vectorized! {
+    fn add_scaled<F: Float>(y: &mut [F], x: F, w: &[F]) {
+        for (y, &w) in y.iter_mut().zip(w) {
+            *y += x * w;
+        }
+    }
+}
+
+/// `[R, C]` → `[C, R]`.
+pub(crate) fn transposed<F: Float>(x: &[F], cols: usize) -> Vec<F> {
+    (0..cols).flat_map(|c| x.iter().skip(c).step_by(cols).copied()).collect()
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use super::kernel::{self, Extents, Tiles, max_tiles, tile_rows};
 use crate::Result;
 use crate::gpu::ElementType;
-use crate::ops::linear::cases::{SHARED, product, sum, swiglu, swiglu_gradient, transposed};
+use crate::ops::linear::cases::{SHARED, product, sum, swiglu, swiglu_gradient};
 use crate::ops::linear::kernel::Gated;
-use crate::ops::linear::reference;
+use crate::ops::linear::{reference, transposed};
 use crate::ops::linear::tiling::Tiling;
 use crate::ops::table::{Case, HostOperands, Operand, Operands, Precision, Problem, Traffic, Type, normal, widened};
 use crate::tensor::Float;
