@@ -1,8 +1,8 @@
 //! The shapes and types in which the kernels of linear maps are proven.
 
 use super::kernel::{self, Extents, Gated, Rows, WeightGradient};
-use super::{reference, transposed};
 use super::tiling::Tiling;
+use super::{reference, transposed};
 use crate::Result;
 use crate::gpu::device::Limits;
 use crate::gpu::{ElementSlice, ElementSliceMut, ElementType};
