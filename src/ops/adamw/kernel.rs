@@ -77,7 +77,7 @@ pub fn partials(gradients: usize) -> usize {
     gradients.div_ceil(GRADIENTS_OF_A_BLOCK).clamp(1, BLOCKS)
 }
 
-/// The norm of all gradients [n], and the state of the step that follows. `rates` [steps]: the learning rate of every step;
+/// The norm of all gradients `[n]`, and the state of the step that follows. `rates` `[steps]`: the learning rate of every step;
 /// `partial`: workspace of [`partials`].
 pub fn gradient_norm(
     context: &Context,
@@ -134,7 +134,7 @@ impl Tiles {
 pub struct DeviceTiles<'a> {
     /// [tiles, 2]
     pub bounds: Slice<'a, i64>,
-    /// [tiles]
+    /// `[tiles]`
     pub decays: Slice<'a, f32>,
 }
 

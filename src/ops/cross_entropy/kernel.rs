@@ -34,7 +34,7 @@ impl Extents {
     }
 }
 
-/// Adds to `counted` (one) how many of `labels` [N] are not to be ignored.
+/// Adds to `counted` (one) how many of `labels` `[N]` are not to be ignored.
 pub fn count(context: &Context, counted: SliceMut<'_, i32>, labels: Slice<'_, i32>) -> Result<()> {
     if labels.is_empty() {
         return Ok(());
@@ -44,7 +44,7 @@ pub fn count(context: &Context, counted: SliceMut<'_, i32>, labels: Slice<'_, i3
     context.launch(&[], &CrossEntropyCount { counted, labels, N })
 }
 
-/// `logits` [R, V], `labels` [R], each in 0..V or to be ignored → `loss` [R].
+/// `logits` [R, V], `labels` `[R]`, each in 0..V or to be ignored → `loss` `[R]`.
 pub fn forward(
     context: &Context,
     extents: Extents,
@@ -87,7 +87,7 @@ pub fn forward_backward(
     context.launch(&defines, &CrossEntropyForwardBackward { logits, loss, labels, counted, loss_scale, R, V, pitch })
 }
 
-/// Adds to `mean` (one) the sum of `loss` [N] over `counted` (one), or nothing where that is 0.
+/// Adds to `mean` (one) the sum of `loss` `[N]` over `counted` (one), or nothing where that is 0.
 pub fn mean(context: &Context, mean: SliceMut<'_, f32>, loss: Slice<'_, f32>, counted: Slice<'_, i32>) -> Result<()> {
     #[allow(non_snake_case)]
     let N = kernel_int("cross_entropy", "the number of losses", loss.len())?;

@@ -13,7 +13,7 @@ pub struct Mask<'a> {
     pub p: f64,
     /// One: the key of the generator.
     pub key: Slice<'a, u64>,
-    /// The global index of each sample of the batch, [B].
+    /// The global index of each sample of the batch, `[B]`.
     pub samples: Slice<'a, u64>,
 }
 

@@ -58,7 +58,7 @@ impl Extents {
     }
 }
 
-/// `table` [V, H], `ids` [N], each in 0..V → `y` [N, H].
+/// `table` [V, H], `ids` `[N]`, each in 0..V → `y` [N, H].
 pub fn forward(
     context: &Context,
     extents: Extents,
@@ -77,17 +77,17 @@ pub fn forward(
 /// What [`sort`] writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sorting<'a> {
-    /// [N], the ids in order.
+    /// `[N]`, the ids in order.
     pub sorted: SliceMut<'a, i32>,
-    /// [N], where each of them stood.
+    /// `[N]`, where each of them stood.
     pub order: SliceMut<'a, i32>,
-    /// Workspaces, [N] each: the same after the first pass.
+    /// Workspaces, `[N]` each: the same after the first pass.
     pub first_pass: [SliceMut<'a, i32>; 2],
     /// Workspace, [[`Extents::counts`]].
     pub counts: SliceMut<'a, i32>,
 }
 
-/// `ids` [N], each in 0..V → their order; equal ids stay in theirs.
+/// `ids` `[N]`, each in 0..V → their order; equal ids stay in theirs.
 pub fn sort(context: &Context, extents: Extents, to: Sorting<'_>, ids: Slice<'_, i32>) -> Result<()> {
     if extents.ids == 0 {
         return Ok(());
@@ -108,9 +108,9 @@ pub fn sort(context: &Context, extents: Extents, to: Sorting<'_>, ids: Slice<'_,
 /// The order that [`sort`] has found.
 #[derive(Debug, Clone, Copy)]
 pub struct Sorted<'a> {
-    /// [N], the ids in order.
+    /// `[N]`, the ids in order.
     pub sorted: Slice<'a, i32>,
-    /// [N], where each of them stood.
+    /// `[N]`, where each of them stood.
     pub order: Slice<'a, i32>,
 }
 

@@ -37,7 +37,7 @@ impl Extents {
 /// The norm before a product.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
-    /// RMSNorm's weight, [k].
+    /// RMSNorm's weight, `[k]`.
     pub scale: ElementSlice<'a>,
     /// What is added to the mean square.
     pub eps: f32,
@@ -150,7 +150,7 @@ pub struct HeadRows<'a> {
     pub stride: usize,
 }
 
-/// `x` with parts [k], matrices [k, n] → `y` [batch, heads, n], head by head `x·w`.
+/// `x` with parts `[k]`, matrices [k, n] → `y` [batch, heads, n], head by head `x·w`.
 #[allow(non_snake_case)]
 pub fn heads_transposed(
     context: &Context,

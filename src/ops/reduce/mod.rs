@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gpu::kernels::reduce::{ReduceLast, ReducePartial};
 use crate::gpu::{Context, ElementSlice, SliceMut};
 
-/// Where [`reduce`] writes; [one] each, or [[`partials`]] in its workspace.
+/// Where [`reduce`] writes: one number each, or [`partials`] of them in its workspace.
 #[derive(Debug, Clone, Copy)]
 pub struct Totals<'a> {
     /// The sum of all values.

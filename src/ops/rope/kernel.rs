@@ -51,7 +51,7 @@ pub struct RowsMut<'a> {
 pub struct Angles<'a> {
     /// [positions, rotary]: cosines, then sines, as [`RopeTable`](super::RopeTable) has them.
     pub table: Slice<'a, f32>,
-    /// [rows], each a row of the table.
+    /// `[rows]`, each a row of the table.
     pub positions: Slice<'a, i32>,
 }
 
@@ -128,7 +128,7 @@ pub fn backward(context: &Context, heads: Heads, dx: RowsMut<'_>, dy: Rows<'_>, 
     context.launch(&heads.defines(&[dx.as_rows(), dy])?, &call)
 }
 
-/// `x` → `y`, each head normalised, weighted by `w` (of q, of k; [D] each) and turned. `y` may be `x` where no backward follows.
+/// `x` → `y`, each head normalised, weighted by `w` (of q, of k; `[D]` each) and turned. `y` may be `x` where no backward follows.
 pub fn norm_forward(
     context: &Context,
     heads: Heads,
@@ -160,7 +160,7 @@ fn weight(w: ElementSlice<'_>) -> Rows<'_> {
 pub struct Saved<'a> {
     /// What was normalised.
     pub x: Rows<'a>,
-    /// Of q and of k, [D] each.
+    /// Of q and of k, `[D]` each.
     pub w: [ElementSlice<'a>; 2],
     /// As in the forward pass.
     pub angles: Angles<'a>,
@@ -173,7 +173,7 @@ pub struct Saved<'a> {
 pub struct Gradients<'a> {
     /// Of the heads; may be the rows of `dy`.
     pub dx: RowsMut<'a>,
-    /// Of the weights of q and of k, [D] each.
+    /// Of the weights of q and of k, `[D]` each.
     pub dw: [SliceMut<'a, f32>; 2],
     /// Whether `dw` is added to what is there.
     pub accumulate: bool,

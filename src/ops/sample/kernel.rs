@@ -17,15 +17,15 @@ pub const NOT_FINITE: i32 = 2;
 pub struct Sequences<'a> {
     /// [batch, capacity]
     pub tokens: SliceMut<'a, i32>,
-    /// [batch]: tokens so far.
+    /// `[batch]`: tokens so far.
     pub lengths: SliceMut<'a, i32>,
-    /// [batch]: [`GOES_ON`], [`ENDED`] or [`NOT_FINITE`]; only sequences of the first kind grow.
+    /// `[batch]`: [`GOES_ON`], [`ENDED`] or [`NOT_FINITE`]; only sequences of the first kind grow.
     pub status: SliceMut<'a, i32>,
     /// [batch, [`seen_words`]]: bit t of a sequence is set for each token t in it.
     pub seen: SliceMut<'a, u32>,
-    /// [batch]: draws so far.
+    /// `[batch]`: draws so far.
     pub draws: SliceMut<'a, i64>,
-    /// [batch]: keys of the random numbers, [`Philox`](crate::rng::Philox)'s as one number.
+    /// `[batch]`: keys of the random numbers, [`Philox`](crate::rng::Philox)'s as one number.
     pub random: Slice<'a, i64>,
 }
 

@@ -106,7 +106,7 @@ pub struct Cache<'a> {
     pub first: ElementSlice<'a>,
     /// [batch, capacity, kv_heads, value], or the rotated keys [batch, capacity, rotary], or [batch, capacity, heads, rotary].
     pub second: ElementSlice<'a>,
-    /// [batch]: tokens in it, at least the new ones.
+    /// `[batch]`: tokens in it, at least the new ones.
     pub lengths: Slice<'a, i32>,
 }
 
