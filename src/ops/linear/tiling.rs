@@ -195,7 +195,7 @@ mod tests {
         let buffer = Buffer::new("x", 0x1000, 100, ());
         let mut layout = Layout::new("linear");
         let mut add = |rows, pitch| layout.add("x", buffer.all(), ElementType::BF16, [rows, 8], pitch);
-        assert_eq!(add(6, 9).unwrap_err().to_string(), "linear: `x` has 50 elements, [6, 8] with rows 9 apart takes 53");
+        assert_eq!(add(6, 9).unwrap_err().to_string(), "device: linear: `x` has 50 elements, [6, 8] with rows 9 apart takes 53");
         assert!(add(2, 7).is_err() && add(usize::MAX, usize::MAX).is_err());
         add(3, 8).unwrap();
         assert!(layout.aligned());
