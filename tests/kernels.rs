@@ -58,7 +58,7 @@ fn planted_faults_are_found() {
         // A race.
         ("forward 5x511", "        __syncthreads();  // every warp's sum is there\n", "", "race"),
         // Memory that is not the kernel's.
-        ("backward 17x96", "if (inside) {\n            input.load", "if (true) {\n            input.load", "out of bounds"),
+        ("backward 17x96", "if (inside) {\n            load_row(input", "if (true) {\n            load_row(input", "out of bounds"),
         // A register budget.
         ("forward 17x96", "block THREADS, registers 128", "block THREADS, registers 8", "its budget is 8"),
         // An input that is written.
