@@ -122,7 +122,7 @@ const LINEAR: Ladder = Ladder {
         rung("4 x 4 elements a thread", &product::_03_register_tiles::SOURCE, Counter::Passes, 3.5),
         rung("tensor cores", &product::_04_tensor_cores::SOURCE, Counter::Instructions, 7.5).of(HALVES),
         rung("fragments by ldmatrix", &product::_05_ldmatrix::SOURCE, Counter::SharedAccesses, 3.0).of(HALVES),
-        rung("copies run ahead", &matmul::SOURCE, Counter::Instructions, 2.4),
+        rung("copies run ahead", &matmul::SOURCE, Counter::Instructions, 2.3),
     ],
 };
 
