@@ -61,6 +61,8 @@ fn planted_faults_are_found() {
         ("backward 17x96", "if (inside) {\n            load_row(input", "if (true) {\n            load_row(input", "out of bounds"),
         // A register budget.
         ("forward 17x96", "block THREADS, registers 128", "block THREADS, registers 8", "its budget is 8"),
+        // A register budget that is none.
+        ("forward 17x96", "block THREADS, registers 128", "block THREADS, registers PLENTY", "`PLENTY` is neither"),
         // An input that is written.
         (
             "forward 17x96",
@@ -73,6 +75,21 @@ fn planted_faults_are_found() {
         let failures = rmsnorm(only, from, to);
         assert!(failures.iter().any(|failure| failure.contains(words)), "{words}: {failures:#?}");
     }
+}
+
+/// A file that has some kernels of one of ours, and its name too: each kernel is taken from where it is.
+#[test]
+fn a_replacement_may_have_the_name_of_ours() {
+    let name = "kernels/rmsnorm.cu";
+    let text = std::fs::read_to_string(name).unwrap();
+    let (begin, end) = (text.find("// launch: grid P").unwrap(), text.find("constexpr int LANES").unwrap());
+    let replacement = Replacement::new(name, format!("{}{}", &text[..begin], &text[end..])).unwrap();
+    assert!(replacement.kernels().all(|kernel| kernel != "rmsnorm_backward"));
+    let session = Session::new(DeviceKind::Emulator, Some(replacement)).unwrap();
+    let table = table::all();
+    let is_meant = |case: &&Case| (case.op, case.pass, case.shape.as_str()) == ("rmsnorm", "backward", "17x96");
+    let outcomes = check(&table.iter().filter(is_meant).collect::<Vec<_>>(), &session, |_| ());
+    assert!(!outcomes.is_empty() && outcomes.iter().all(|outcome| outcome.replaced && outcome.pass()), "{outcomes:#?}");
 }
 
 /// Two machines are compared to the bit: the same kernels give the same bits, another rounding shows.

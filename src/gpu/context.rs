@@ -32,6 +32,8 @@ pub struct Specialisation {
     pub file: String,
     /// Macros and their values, `element` first.
     pub defines: Vec<(String, String)>,
+    /// Whether the file is the replacement, which may have the name of one of ours.
+    pub replacement: bool,
 }
 
 /// Kernels that stand in for ours of the same names.
@@ -52,6 +54,8 @@ struct LoadedKernel {
     kernel: Kernel,
     prototype: Prototype,
     plan: Plan,
+    /// The plan's budget; nothing if it sets none.
+    registers: Option<i64>,
     constants: Constants,
 }
 
@@ -221,15 +225,13 @@ impl Context {
             let resources = if arch == file.compiled.arch {
                 file.compiled.resources.clone()
             } else {
-                let source = self.source(&specialisation.file)?;
+                let source = self.source(&specialisation)?;
                 let options = Options { defines: specialisation.defines.clone(), ..Options::new(arch) };
                 self.compiler.compile(&source, &options)?.resources
             };
             for resources in resources {
                 let kernel = file.kernels.iter().find(|kernel| kernel.prototype.name == resources.kernel);
-                let registers = kernel.and_then(|kernel| {
-                    kernel.plan.registers.as_ref().and_then(|budget| kernel.constants.value(budget, &|_| None).ok())
-                });
+                let registers = kernel.and_then(|kernel| kernel.registers);
                 budgets.push(Budget { specialisation: specialisation.clone(), arch, resources, registers });
             }
         }
@@ -237,13 +239,14 @@ impl Context {
         Ok(budgets)
     }
 
-    /// A file by its name: the replacement or one of ours.
-    fn source(&self, file: &str) -> Result<Source<'_>> {
-        if let Some(Replacement { name, text, .. }) = self.replacement.as_ref().filter(|replacement| replacement.name == file) {
-            return Ok(Source { name, text, headers: kernels::HEADERS });
-        }
-        let ours = kernels::SOURCES.iter().find(|source| source.name == file);
-        ours.map(|source| **source).ok_or_else(|| Error::Internal(format!("no source {file}")))
+    /// The file that was compiled: the replacement or one of ours.
+    fn source(&self, specialisation: &Specialisation) -> Result<Source<'_>> {
+        let Specialisation { file, replacement, .. } = specialisation;
+        let source = match &self.replacement {
+            Some(Replacement { name, text, .. }) if *replacement => Some(Source { name, text, headers: kernels::HEADERS }),
+            _ => kernels::SOURCES.iter().find(|source| source.name == file).map(|source| **source),
+        };
+        source.ok_or_else(|| Error::Internal(format!("no source {file}")))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Specialisation, Arc<LoadedFile>>> {
@@ -259,20 +262,17 @@ impl Context {
         defines: Defines<'_>,
     ) -> Result<Arc<LoadedFile>> {
         let replacement = self.replacement.as_ref().filter(|replacement| replacement.kernels().any(|name| name == kernel));
-        let source = match replacement {
-            Some(replacement) => {
-                self.replaced.store(true, Ordering::Relaxed);
-                self.source(&replacement.name)?
-            }
-            None => *source,
-        };
+        if replacement.is_some() {
+            self.replaced.store(true, Ordering::Relaxed);
+        }
+        let file = replacement.map_or(source.name, |replacement| &replacement.name).to_owned();
         let element = element.map(|element| (ELEMENT.to_owned(), element.cuda_name().to_owned()));
         let defines = element.into_iter().chain(defines.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())));
-        let specialisation = Specialisation { file: source.name.to_owned(), defines: defines.collect() };
+        let specialisation = Specialisation { file, defines: defines.collect(), replacement: replacement.is_some() };
         if let Some(loaded) = self.lock().get(&specialisation) {
             return Ok(loaded.clone());
         }
-        let loaded = Arc::new(self.compile(&source, &specialisation)?);
+        let loaded = Arc::new(self.compile(&self.source(&specialisation)?, &specialisation)?);
         self.lock().insert(specialisation, loaded.clone());
         Ok(loaded)
     }
@@ -290,8 +290,10 @@ impl Context {
             let at = |message: String| Error::config(format!("{}:{}: {message}", source.name, prototype.line));
             let plan = prototype.launch.as_deref().ok_or_else(|| at(format!("`{}` has no launch comment", prototype.name)))?;
             let plan = Plan::parse(plan).map_err(at)?;
+            // A budget that has no value would hold nobody to anything.
+            let registers = plan.registers.as_ref().map(|budget| constants.value(budget, &|_| None)).transpose().map_err(at)?;
             let kernel = self.device.kernel(&module, &prototype.name)?;
-            loaded.push(LoadedKernel { kernel, plan, constants: constants.clone(), prototype });
+            loaded.push(LoadedKernel { kernel, plan, registers, constants: constants.clone(), prototype });
         }
         Ok(LoadedFile { kernels: loaded, compiled })
     }
